@@ -1,0 +1,92 @@
+import type { BarrierMode, Compression, RamBlock } from "../migration/summary.ts";
+
+/**
+ * The values inside a parallel save image (docs/formats/image.md). All offsets are relative to the
+ * image's base (`--offset` rounded up to 4096), so that an image can be moved with its manager's header.
+ */
+
+export const ALIGNMENT = 4096;
+export const SUPERBLOCK_BYTES = 4096;
+/** Checksummed blocks are never larger than this, so that a reader can check before it sends with little memory. */
+export const MAX_BLOCK_BYTES: number = 1024 * 1024;
+
+/** A piece of the file that holds consecutive bytes of one channel. */
+export interface Extent {
+  /** Start, a multiple of 4096. */
+  readonly offset: number;
+  /** Bytes of the channel in it. Every extent but a channel's last is a multiple of the block size. */
+  readonly length: number;
+}
+
+/** How the bytes of one connection lie in the image. */
+export interface ChannelRecord {
+  readonly kind: "main" | "multifd";
+  /** multifd id 0..254; 0 for main. */
+  readonly id: number;
+  /** Bytes of the connection. */
+  readonly length: number;
+  /** Checksum granularity in bytes: a multiple of 4096, at most MAX_BLOCK_BYTES. Blocks never straddle extents. */
+  readonly blockBytes: number;
+  readonly extents: readonly Extent[];
+  /** multifd: ends of the SYNC packets; main: starts of the barriers. Ascending. Empty if main could not be walked. */
+  readonly marks: readonly number[];
+  /** main: what lies from here on is sent last, when every channel was delivered (RAM END, or the EOF byte). null: no such point. */
+  readonly tail: number | null;
+  /** CRC-32 (zlib) of each block of the channel's bytes, padding left out; null with --checksum none. */
+  readonly checksums: Uint32Array | null;
+}
+
+export interface ImageIndex {
+  /** Main first, then multifd 0..N-1. */
+  readonly channels: readonly ChannelRecord[];
+}
+
+/** A checked piece of the file: metadata or index. */
+export interface Region {
+  readonly offset: number;
+  readonly length: number;
+  readonly crc32: number;
+}
+
+export interface Superblock {
+  readonly state: "writing" | "sealed";
+  readonly uuid: string;
+  /** Milliseconds since the epoch. */
+  readonly createdMs: number;
+  /** Bytes from the base to the end of the image; 0 while writing. */
+  readonly imageBytes: number;
+  /** null while writing. */
+  readonly metadata: Region | null;
+  readonly index: Region | null;
+}
+
+/** Why the image was taken for complete: the answer of the completeness judge and who decided. */
+export interface SealEvidence {
+  readonly verdict: "complete" | "undecided";
+  /** Who decided: the structure of the streams alone, or the manager's `commit`. */
+  readonly decidedBy: "structure" | "commit";
+  readonly reasons: readonly string[];
+}
+
+/** What the image says of the VM: JSON, open to new fields. */
+export interface ImageMetadata {
+  /** Name and version of the writer. */
+  readonly writer: string;
+  readonly multifdChannels: number;
+  readonly compression: Compression | null;
+  readonly machine: string | null;
+  /** UUID the destination must have: it is compared on every multifd channel. null without multifd channels and validate-uuid. */
+  readonly vmUuid: string | null;
+  readonly pageSize: number;
+  readonly barrierMode: BarrierMode | null;
+  readonly capabilities: readonly string[];
+  readonly ramBlocks: readonly RamBlock[];
+  readonly devices: readonly string[];
+  /** True when zero pages are not written by the stream, so that the destination's RAM must be zero beforehand. */
+  readonly needsZeroedRam: boolean;
+  readonly evidence: SealEvidence;
+  /** --meta and --meta-file values that are text. */
+  readonly user: Readonly<Record<string, string>>;
+  /** --meta-file values that are not UTF-8 text, as base64. */
+  readonly userBinary: Readonly<Record<string, string>>;
+}
