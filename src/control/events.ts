@@ -1,0 +1,91 @@
+import type { ErrorCode, ErrorDetails } from "../errors.ts";
+import type { SealEvidence } from "../formats/image/model.ts";
+
+/**
+ * What a run tells while it works. The CLI prints these as newline-delimited JSON under `--json`, with
+ * `time` added; docs/manager-contract.md and docs/events.schema.json describe every field. New events and
+ * fields may come; none goes away.
+ */
+
+/** "main", or the multifd id. */
+export type ChannelName = "main" | number;
+
+export interface ChannelProgress {
+  readonly channel: ChannelName;
+  readonly bytes: number;
+}
+
+export interface ChannelFigures extends ChannelProgress {
+  /** Over the time in which this channel moved bytes. */
+  readonly bytesPerSecond: number;
+}
+
+/** Save: connections would succeed from now on. */
+export interface ListeningEvent {
+  readonly event: "listening";
+  /** As it was given, except that tcp port 0 is replaced by the port taken. */
+  readonly address: string;
+}
+
+/** A channel is connected and has said what it is. */
+export interface ChannelEvent {
+  readonly event: "channel";
+  readonly channel: ChannelName;
+}
+
+/** At most four a second. */
+export interface ProgressEvent {
+  readonly event: "progress";
+  readonly bytes: number;
+  /** Of the last moments, not of the whole run. */
+  readonly bytesPerSecond: number;
+  readonly elapsedMs: number;
+  /** Restore and verify: how many bytes there are in all. */
+  readonly totalBytes?: number;
+  readonly channels: readonly ChannelProgress[];
+}
+
+/** Save with hold: every byte is on its way to disk and the streams were judged; waiting for commit or abort. */
+export interface DrainedEvent {
+  readonly event: "drained";
+  readonly bytes: number;
+  readonly elapsedMs: number;
+  readonly evidence: Omit<SealEvidence, "decidedBy">;
+  readonly channels: readonly ChannelFigures[];
+}
+
+/** The image as a finished run names it. */
+export interface ImageFacts {
+  /** As it was given. */
+  readonly path: string;
+  readonly format: "stream";
+  readonly uuid: string;
+  /** Bytes from the image's base to its end. */
+  readonly bytes: number;
+  /** Whether O_DIRECT was in use. */
+  readonly directIo: boolean;
+  readonly machine: string | null;
+  readonly vmUuid: string | null;
+  readonly multifdChannels: number;
+  readonly compression: string | null;
+}
+
+/** Success. Save: data, seal and name are on disk. Restore: everything is delivered. Verify: everything was read and fits. */
+export interface CompletedEvent {
+  readonly event: "completed";
+  /** Bytes of all channels. */
+  readonly bytes: number;
+  readonly elapsedMs: number;
+  readonly image: ImageFacts;
+  readonly channels: readonly ChannelFigures[];
+}
+
+/** Failure: the one reason, and nothing comes after it. */
+export interface FailedEvent {
+  readonly event: "failed";
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly details: ErrorDetails;
+}
+
+export type RunEvent = ListeningEvent | ChannelEvent | ProgressEvent | DrainedEvent | CompletedEvent;

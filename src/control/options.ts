@@ -1,0 +1,83 @@
+import type { DrainedEvent, RunEvent } from "./events.ts";
+
+/** What of pino's interface a run uses; any logger of that shape will do. */
+export interface Log {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export type DirectIo = "auto" | "on" | "off";
+
+/** What save, restore and verify have in common. */
+export interface RunOptions {
+  /** A path, or `fd:N` for an inherited descriptor. */
+  readonly image: string;
+  /** Bytes before the image that belong to somebody else; the image starts at the next multiple of 4096. Default 0. */
+  readonly offset?: number | undefined;
+  /** auto probes and falls back to buffered, on refuses instead. Default auto. */
+  readonly directIo?: DirectIo | undefined;
+  /** Worker threads; default min(1 + channels, cores). */
+  readonly workers?: number | undefined;
+  /** Cancels the run: it cleans up and rejects with CANCELLED. */
+  readonly signal?: AbortSignal | undefined;
+  readonly onEvent?: ((event: RunEvent) => void) | undefined;
+  readonly log?: Log | undefined;
+}
+
+/** What save and restore have in common. */
+export interface TransferOptions extends RunOptions {
+  /** How long the full set of channels may take to connect. Default 60 000 ms. */
+  readonly connectTimeoutMs?: number | undefined;
+  /** How long all channels may be silent; 0 (the default) is for ever. */
+  readonly stallTimeoutMs?: number | undefined;
+  /** Bytes per second over all channels; unlimited when left out. */
+  readonly rate?: number | undefined;
+  /** Goes on, with a warning, where expectBytes or expect would refuse. */
+  readonly force?: boolean | undefined;
+}
+
+export interface SaveOptions extends TransferOptions {
+  /** `unix:PATH`, `fd:N` (a listening socket), or `tcp:HOST:PORT`. */
+  readonly listen: string;
+  /** Allows a tcp address that is not loopback. */
+  readonly allowRemote?: boolean | undefined;
+  /** How many multifd channels are expected, 0..255; any complete set when left out. */
+  readonly channels?: number | undefined;
+  /** Default crc32. */
+  readonly checksum?: "crc32" | "none" | undefined;
+  /** Refuses up front when the target has less room. */
+  readonly expectBytes?: number | undefined;
+  /** Fails when the streams grow beyond it. */
+  readonly maxBytes?: number | undefined;
+  /** Stored in the image; values that are not UTF-8 text are kept as they are. */
+  readonly meta?: Readonly<Record<string, string | Uint8Array>> | undefined;
+  /**
+   * Hold: called once every byte is drained and judged; the image is published on "commit" and discarded
+   * on "abort". Without it, completeness of the streams alone publishes.
+   */
+  readonly confirm?:
+    | ((drained: DrainedEvent, signal: AbortSignal) => Promise<"commit" | "abort">)
+    | undefined;
+}
+
+export interface Expectations {
+  readonly channels?: number | undefined;
+  readonly uuid?: string | undefined;
+  readonly machine?: string | undefined;
+}
+
+export interface RestoreOptions extends TransferOptions {
+  /** `unix:PATH` or `tcp:HOST:PORT` where the destination QEMU listens. */
+  readonly connect: string;
+  /** Refused before connecting when the image differs. */
+  readonly expect?: Expectations | undefined;
+}
+
+export type VerifyOptions = RunOptions;
+
+export interface InspectOptions {
+  readonly image: string;
+  readonly offset?: number | undefined;
+}
