@@ -10,6 +10,14 @@ export const SUPERBLOCK_BYTES = 4096;
 /** Checksummed blocks are never larger than this, so that a reader can check before it sends with little memory. */
 export const MAX_BLOCK_BYTES: number = 1024 * 1024;
 
+export const MAX_MULTIFD_CHANNELS = 255;
+// Bounds a reader may rely on, so that a forged image cannot make it allocate without end. All are far beyond
+// a 16 TiB guest; a writer that would exceed one must use larger blocks or extents.
+export const MAX_METADATA_BYTES: number = 64 * 1024 * 1024;
+export const MAX_INDEX_BYTES: number = 1024 * 1024 * 1024;
+/** Extents of all channels together. */
+export const MAX_EXTENTS: number = 4 * 1024 * 1024;
+
 /** A piece of the file that holds consecutive bytes of one channel. */
 export interface Extent {
   /** Start, a multiple of 4096. */

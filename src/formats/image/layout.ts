@@ -1,0 +1,159 @@
+import { alignUp, isAligned } from "./align.ts";
+import { blockCount } from "./blocks.ts";
+import { damaged } from "./damage.ts";
+import {
+  type ChannelRecord,
+  type ImageIndex,
+  type ImageMetadata,
+  MAX_BLOCK_BYTES,
+  MAX_MULTIFD_CHANNELS,
+  SUPERBLOCK_BYTES,
+  type Superblock,
+} from "./model.ts";
+import { checkPlace, sealedRegions } from "./regions.ts";
+
+/** Bytes that restore reads and checks; the padding behind them is neither. */
+export interface UsedRange {
+  readonly what: "superblock" | "metadata" | "index" | "main" | `channel ${number}`;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/**
+ * Holds superblock and index against every rule of the layout, so that readers need no further check before they
+ * use an offset.
+ *
+ * @param availableBytes bytes of the file from the base of the image on
+ * @throws MultifdError NOT_SEALED, IMAGE_DAMAGED
+ */
+export function checkLayout(superblock: Superblock, index: ImageIndex, availableBytes: number): void {
+  sealedRegions(superblock, availableBytes);
+  checkChannelSet(index.channels);
+  for (const record of index.channels) {
+    checkRecord(record);
+    checkExtents(record, superblock.imageBytes);
+    checkMarks(record);
+  }
+  checkOverlaps(usedRanges(superblock, index));
+}
+
+/**
+ * Holds metadata and index against each other.
+ *
+ * @throws MultifdError IMAGE_DAMAGED
+ */
+export function checkAgreement(metadata: ImageMetadata, index: ImageIndex): void {
+  const channels = index.channels.length - 1;
+  if (metadata.multifdChannels !== channels) {
+    throw damaged(
+      "metadata field multifdChannels",
+      `it is ${metadata.multifdChannels}, but the index has ${channels} multifd channels`,
+    );
+  }
+  // Restore sends barrier k on main once every channel has sent its SYNC k: unequal counts would never meet.
+  const barriers = index.channels[0]?.marks.length ?? 0;
+  if (barriers === 0) return;
+  for (const record of index.channels.slice(1)) {
+    if (record.marks.length !== barriers) {
+      throw damaged(nameOf(record), `it has ${record.marks.length} SYNCs, but main has ${barriers} barriers`);
+    }
+  }
+}
+
+/** What of the file restore depends on, in the order of the file. */
+export function usedRanges(superblock: Superblock, index: ImageIndex): readonly UsedRange[] {
+  const ranges: UsedRange[] = [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }];
+  for (const what of ["metadata", "index"] as const) {
+    const region = superblock[what];
+    if (region !== null) ranges.push({ what, offset: region.offset, length: region.length });
+  }
+  for (const record of index.channels) {
+    const what = nameOf(record);
+    for (const { offset, length } of record.extents) ranges.push({ what, offset, length });
+  }
+  return ranges.sort((a, b) => a.offset - b.offset);
+}
+
+function nameOf(record: ChannelRecord): "main" | `channel ${number}` {
+  return record.kind === "main" ? "main" : `channel ${record.id}`;
+}
+
+function checkChannelSet(channels: readonly ChannelRecord[]): void {
+  const [main, ...multifd] = channels;
+  if (main?.kind !== "main" || main.id !== 0)
+    throw damaged("index", "its first record is not main with id 0");
+  if (multifd.length > MAX_MULTIFD_CHANNELS) {
+    throw damaged("index", `${multifd.length} multifd channels are more than ${MAX_MULTIFD_CHANNELS}`);
+  }
+  for (const [id, record] of multifd.entries()) {
+    if (record.kind !== "multifd" || record.id !== id) {
+      throw damaged("index", `record ${id + 1} is ${nameOf(record)} where channel ${id} must be`);
+    }
+  }
+}
+
+function checkRecord(record: ChannelRecord): void {
+  const { blockBytes, checksums } = record;
+  if (!isAligned(blockBytes) || blockBytes === 0 || blockBytes > MAX_BLOCK_BYTES) {
+    throw damaged(
+      nameOf(record),
+      `its block size ${blockBytes} is no multiple of 4096 from 4096 to ${MAX_BLOCK_BYTES}`,
+    );
+  }
+  const wanted = blockCount(record);
+  if (checksums !== null && checksums.length !== wanted) {
+    throw damaged(nameOf(record), `it has ${checksums.length} checksums for ${wanted} blocks`);
+  }
+}
+
+function checkExtents(record: ChannelRecord, imageBytes: number): void {
+  const name = nameOf(record);
+  let sum = 0;
+  for (const [number, extent] of record.extents.entries()) {
+    checkPlace(name, extent, imageBytes);
+    const last = number === record.extents.length - 1;
+    if (!last && extent.length % record.blockBytes !== 0) {
+      throw damaged(
+        `${name} at byte ${extent.offset}`,
+        `its extent of ${extent.length} bytes cuts a block of ${record.blockBytes}`,
+        { what: name, offset: extent.offset },
+      );
+    }
+    sum += extent.length;
+  }
+  if (sum !== record.length)
+    throw damaged(name, `its extents hold ${sum} bytes, but it has ${record.length}`);
+}
+
+function checkMarks(record: ChannelRecord): void {
+  const name = nameOf(record);
+  let previous = -1;
+  for (const mark of record.marks) {
+    if (mark <= previous) throw damaged(name, `its mark ${mark} does not ascend from ${previous}`);
+    previous = mark;
+  }
+  if (previous > record.length) {
+    throw damaged(name, `its mark ${previous} lies beyond its ${record.length} bytes`);
+  }
+  const { tail } = record;
+  if (tail === null) return;
+  if (record.kind === "multifd") throw damaged(name, "it has a tail, which only main can have");
+  if (tail > record.length || tail < previous) {
+    throw damaged(name, `its tail ${tail} does not lie between its last mark and its end ${record.length}`);
+  }
+}
+
+/** @param ranges in the order of the file */
+function checkOverlaps(ranges: readonly UsedRange[]): void {
+  let previous: UsedRange | undefined;
+  for (const range of ranges) {
+    if (previous !== undefined && range.offset < previous.offset + alignUp(previous.length)) {
+      throw damaged(
+        `${range.what} at byte ${range.offset}`,
+        `it overlaps ${previous.what} at byte ${previous.offset} with its ${previous.length} bytes`,
+        { what: range.what, offset: range.offset },
+      );
+    }
+    previous = range;
+  }
+}

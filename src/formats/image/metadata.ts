@@ -1,0 +1,60 @@
+import { Buffer } from "node:buffer";
+import { MultifdError } from "../../errors.ts";
+import type { RamBlock } from "../migration/summary.ts";
+import { damaged } from "./damage.ts";
+import { base64, dictionary, flag, integer, list, nullable, record, text, uuid, word } from "./fields.ts";
+import { type ImageMetadata, MAX_METADATA_BYTES, MAX_MULTIFD_CHANNELS, type SealEvidence } from "./model.ts";
+
+const readMetadata = record<ImageMetadata>({
+  writer: text,
+  multifdChannels: integer(0, MAX_MULTIFD_CHANNELS),
+  compression: nullable(word(["none", "zlib", "zstd", "qpl", "uadk", "qatzip"])),
+  machine: nullable(text),
+  vmUuid: nullable(uuid),
+  pageSize: integer(1, 2 ** 31),
+  barrierMode: nullable(word(["legacy", "modern"])),
+  capabilities: list(text),
+  ramBlocks: list(record<RamBlock>({ name: text, usedLength: integer(0, Number.MAX_SAFE_INTEGER) })),
+  devices: list(text),
+  needsZeroedRam: flag,
+  evidence: record<SealEvidence>({
+    verdict: word(["complete", "undecided"]),
+    decidedBy: word(["structure", "commit"]),
+    reasons: list(text),
+  }),
+  user: dictionary(text),
+  userBinary: dictionary(base64),
+});
+
+/**
+ * @returns one JSON object in UTF-8
+ * @throws MultifdError USAGE when it is larger than 64 MiB: only --meta and --meta-file can make it so
+ */
+export function encodeMetadata(metadata: ImageMetadata): Buffer {
+  const bytes = Buffer.from(JSON.stringify(metadata));
+  if (bytes.length > MAX_METADATA_BYTES) {
+    throw new MultifdError(
+      "USAGE",
+      `the image's metadata would have ${bytes.length} bytes and may have ${MAX_METADATA_BYTES}; store less with --meta and --meta-file`,
+      { bytes: bytes.length, limit: MAX_METADATA_BYTES },
+    );
+  }
+  return bytes;
+}
+
+/**
+ * Reads the metadata and checks every field. Fields of later writers are left out.
+ *
+ * @throws MultifdError IMAGE_DAMAGED, UNSUPPORTED_VERSION (a word of a later writer, e.g. its compression method)
+ */
+export function decodeMetadata(bytes: Uint8Array): ImageMetadata {
+  return readMetadata(parse(bytes), "");
+}
+
+function parse(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
+  } catch (cause) {
+    throw damaged("metadata byte 0", "it is not JSON in UTF-8", { what: "metadata", offset: 0 }, cause);
+  }
+}

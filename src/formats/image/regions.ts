@@ -1,0 +1,105 @@
+import { crc32 } from "node:zlib";
+import { MultifdError } from "../../errors.ts";
+import { alignUp, isAligned } from "./align.ts";
+import { damaged } from "./damage.ts";
+import {
+  MAX_INDEX_BYTES,
+  MAX_METADATA_BYTES,
+  type Region,
+  SUPERBLOCK_BYTES,
+  type Superblock,
+} from "./model.ts";
+
+/** What a reader has to read before it knows anything else of an image. */
+export interface SealedRegions {
+  readonly metadata: Region;
+  readonly index: Region;
+}
+
+/**
+ * The places of metadata and index, checked so far that reading them is safe: inside the file and of bounded size.
+ *
+ * @param availableBytes bytes of the file from the base of the image on
+ * @throws MultifdError NOT_SEALED, IMAGE_DAMAGED
+ */
+export function sealedRegions(superblock: Superblock, availableBytes: number): SealedRegions {
+  const { state, imageBytes, metadata, index } = superblock;
+  if (state !== "sealed" || metadata === null || index === null) {
+    throw new MultifdError(
+      "NOT_SEALED",
+      "the image was never finished: its superblock says that it is still being written; save again",
+      { where: "superblock byte 20", offset: 20 },
+    );
+  }
+  if (!isAligned(imageBytes))
+    throw damaged("superblock byte 48", `its size ${imageBytes} is no multiple of 4096`);
+  if (imageBytes > availableBytes) {
+    throw damaged(
+      `byte ${availableBytes}`,
+      `the file ends here, but the image has ${imageBytes} bytes: it was cut short`,
+      { offset: availableBytes, imageBytes },
+    );
+  }
+  checkPlace("metadata", metadata, imageBytes);
+  checkPlace("index", index, imageBytes);
+  checkSize("metadata", metadata, MAX_METADATA_BYTES);
+  checkSize("index", index, MAX_INDEX_BYTES);
+  return { metadata, index };
+}
+
+/**
+ * Compares what was read of a region with its checksum.
+ *
+ * @throws MultifdError IMAGE_DAMAGED
+ */
+export function checkRegion(what: keyof SealedRegions, region: Region, bytes: Uint8Array): void {
+  const where = `${what} at byte ${region.offset}`;
+  const details = { what, offset: region.offset };
+  if (bytes.length !== region.length) {
+    throw damaged(where, `it has ${region.length} bytes and ${bytes.length} could be read`, details);
+  }
+  const computed = crc32(bytes);
+  if (computed !== region.crc32) {
+    throw damaged(where, `its checksum is ${region.crc32} but its bytes give ${computed}`, details);
+  }
+}
+
+/**
+ * Holds a piece of the file against the rules that all have in common: aligned, not empty, behind the superblock and,
+ * padding included, inside the image. `imageBytes` must be a multiple of 4096.
+ *
+ * @throws MultifdError IMAGE_DAMAGED
+ */
+export function checkPlace(
+  what: string,
+  piece: { readonly offset: number; readonly length: number },
+  imageBytes: number,
+): void {
+  const { offset, length } = piece;
+  const problem = placeProblem(offset, length, imageBytes);
+  if (problem !== null) throw damaged(`${what} at byte ${offset}`, problem, { what, offset, length });
+}
+
+function placeProblem(offset: number, length: number, imageBytes: number): string | null {
+  if (!isAligned(offset)) return "it does not start at a multiple of 4096";
+  if (offset < SUPERBLOCK_BYTES) return "it lies in the superblock";
+  if (length === 0) return "it is empty";
+  // Subtracting cannot round, as adding two large numbers would.
+  if (offset > imageBytes || alignUp(length) > imageBytes - offset) {
+    return `its ${length} bytes reach beyond the image's ${imageBytes}`;
+  }
+  return null;
+}
+
+function checkSize(what: string, region: Region, limit: number): void {
+  if (region.length > limit) {
+    throw damaged(
+      `${what} at byte ${region.offset}`,
+      `its ${region.length} bytes exceed the limit of ${limit}`,
+      {
+        what,
+        offset: region.offset,
+      },
+    );
+  }
+}
