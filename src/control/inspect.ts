@@ -1,7 +1,69 @@
-import { MultifdError } from "../errors.ts";
+import { blockCount } from "../formats/image/blocks.ts";
+import { usedRanges } from "../formats/image/layout.ts";
+import { type ChannelRecord, type ImageMetadata, SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
+import type { OpenedImage } from "../formats/image/open.ts";
+import { FORMAT_VERSION } from "../formats/image/superblock.ts";
+import { openFile, readSealed } from "./opened-image.ts";
 import type { InspectOptions } from "./options.ts";
-import type { ImageReport } from "./reports.ts";
+import type { ChannelReport, DestinationNeeds, ImageReport } from "./reports.ts";
+import { SILENT } from "./silent-log.ts";
 
-export async function inspect(_options: InspectOptions): Promise<ImageReport> {
-  throw new MultifdError("INTERNAL", "not built yet");
+const NO_UUID = "00000000-0000-0000-0000-000000000000";
+
+/**
+ * Says what an image is, from its superblock, metadata and index; the channels' data is not read.
+ * @throws MultifdError NOT_AN_IMAGE, IMAGE_DAMAGED, UNSUPPORTED_VERSION, IO; an unsealed image is described, not thrown
+ */
+export async function inspect(options: InspectOptions): Promise<ImageReport> {
+  const { source, superblock } = await openFile(options.image, options.offset ?? 0, "off", SILENT);
+  try {
+    const opened = superblock.state === "sealed" ? await readSealed(source, superblock) : null;
+    return report(options.image, source.base, superblock, opened);
+  } finally {
+    source.close();
+  }
+}
+
+function report(path: string, base: number, superblock: Superblock, opened: OpenedImage | null): ImageReport {
+  const channels = opened?.index.channels ?? [];
+  const ranges = opened === null ? [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }] : usedRanges(superblock, opened.index);
+  return {
+    path,
+    format: "stream",
+    formatVersion: FORMAT_VERSION,
+    sealed: opened !== null,
+    imageUuid: superblock.uuid,
+    created: new Date(superblock.createdMs).toISOString(),
+    base,
+    bytes: opened === null ? null : superblock.imageBytes,
+    dataBytes: opened === null ? null : channels.reduce((sum, channel) => sum + channel.length, 0),
+    metadata: opened?.metadata ?? null,
+    destination: opened === null ? null : destinationNeeds(opened.metadata),
+    channels: channels.map(channelReport),
+    ranges: ranges.map(({ what, offset, length }) => ({ what, offset: base + offset, length })),
+  };
+}
+
+/** What QEMU must be started and set up with to take this image. */
+export function destinationNeeds(metadata: ImageMetadata): DestinationNeeds {
+  return {
+    machine: metadata.machine,
+    multifd: metadata.multifdChannels > 0,
+    multifdChannels: metadata.multifdChannels,
+    multifdCompression: metadata.compression ?? "none",
+    uuid: metadata.vmUuid === NO_UUID ? null : metadata.vmUuid,
+    zeroedRam: metadata.needsZeroedRam,
+  };
+}
+
+function channelReport(record: ChannelRecord): ChannelReport {
+  return {
+    channel: record.kind === "main" ? "main" : record.id,
+    bytes: record.length,
+    extents: record.extents.length,
+    blocks: blockCount(record),
+    blockBytes: record.blockBytes,
+    syncs: record.marks.length,
+    checksum: record.checksums === null ? "none" : "crc32",
+  };
 }

@@ -13,6 +13,8 @@ export interface ChannelReport {
   readonly channel: ChannelName;
   readonly bytes: number;
   readonly extents: number;
+  /** Checksummed blocks, and how large they are. */
+  readonly blocks: number;
   readonly blockBytes: number;
   /** SYNC packets, or barriers on main. */
   readonly syncs: number;

@@ -1,7 +1,12 @@
-import { MultifdError } from "../errors.ts";
 import type { CompletedEvent } from "./events.ts";
 import type { SaveOptions } from "./options.ts";
+import { runSave } from "./save-run.ts";
 
-export async function save(_options: SaveOptions): Promise<CompletedEvent> {
-  throw new MultifdError("INTERNAL", "not built yet");
+/**
+ * Receives a VM from a QEMU that migrates to `listen` and writes it to `image`.
+ * @returns once the image is on disk, sealed and at its name
+ * @throws MultifdError; then no image was made, and an earlier one at a path is as it was
+ */
+export function save(options: SaveOptions): Promise<CompletedEvent> {
+  return runSave(options);
 }

@@ -1,7 +1,139 @@
 import { MultifdError } from "../errors.ts";
+import type { OpenedImage } from "../formats/image/open.ts";
+import type { ChannelRecord } from "../formats/image/model.ts";
+import { judgeCompleteness } from "../formats/migration/completeness.ts";
+import type { ChannelSummary } from "../formats/migration/summary.ts";
+import type { Source } from "../io/source.ts";
+import { ControlBlock } from "../pool/control-block.ts";
+import type { Checked, CheckTask } from "../pool/messages.ts";
+import { readSlots } from "../pool/ring-plan.ts";
+import { CHECK, RunPool, threadCount } from "../pool/run-pool.ts";
+import { throwIfAborted, whenAborted } from "./cancellation.ts";
+import type { ChannelName } from "./events.ts";
+import { Meter } from "./meter.ts";
+import { openFile, readSealed } from "./opened-image.ts";
 import type { VerifyOptions } from "./options.ts";
 import type { VerifyReport } from "./reports.ts";
+import { SILENT } from "./silent-log.ts";
+import { sortStreams } from "./streams.ts";
+import { checkRunOptions } from "./validate.ts";
 
-export async function verify(_options: VerifyOptions): Promise<VerifyReport> {
-  throw new MultifdError("INTERNAL", "not built yet");
+const TICK_MS = 100;
+
+/**
+ * Reads a whole image in parallel and checks every checksum and the structure of its streams, without a VM.
+ * @throws MultifdError IMAGE_DAMAGED with the place of the first damage found, NOT_SEALED, NOT_AN_IMAGE, IO …
+ */
+export async function verify(options: VerifyOptions): Promise<VerifyReport> {
+  checkRunOptions(options);
+  throwIfAborted(options.signal);
+  const meter = new Meter();
+  const log = options.log ?? SILENT;
+  const { source, superblock } = await openFile(options.image, options.offset ?? 0, options.directIo ?? "auto", log);
+  try {
+    const image = await readSealed(source, superblock);
+    const checked = await checkChannels(options, source, image, meter);
+    compareStructure(image, checked.map((one) => one.summary));
+    const { channels } = image.index;
+    return {
+      path: options.image,
+      checked: channels.every((channel) => channel.checksums !== null) ? "checksums and structure" : "structure only",
+      blocks: checked.reduce((sum, one) => sum + one.blocks, 0),
+      bytes: channels.reduce((sum, channel) => sum + channel.length, 0),
+      elapsedMs: meter.elapsedMs,
+    };
+  } finally {
+    source.close();
+  }
+}
+
+async function checkChannels(
+  options: VerifyOptions,
+  source: Source,
+  image: OpenedImage,
+  meter: Meter,
+): Promise<readonly Checked[]> {
+  const { channels } = image.index;
+  const control = new ControlBlock();
+  const pool = new RunPool(CHECK, threadCount(options.workers, channels.length));
+  const totalBytes = channels.reduce((sum, channel) => sum + channel.length, 0);
+  const ticker = setInterval(() => {
+    const moved = channels.map((record, number) => ({ channel: nameOf(record), bytes: control.moved(number) }));
+    const event = meter.sample(moved, totalBytes);
+    if (event !== null) options.onEvent?.(event);
+  }, TICK_MS);
+  let unwatch = (): void => undefined;
+  try {
+    const aborted = new Promise<never>((_, reject) => {
+      unwatch = whenAborted(options.signal, reject);
+    });
+    aborted.catch(() => undefined);
+    const tasks = channels.map((record, number) => {
+      const task: CheckTask = {
+        connection: number,
+        image: { fd: source.fd, base: source.base, directIo: source.directIo },
+        control: control.memory,
+        record,
+        slots: readSlots(record.blockBytes, channels.length),
+      };
+      return pool.run<Checked>(task).catch((error: unknown) => {
+        throw named(record, error);
+      });
+    });
+    const all = Promise.all(tasks);
+    try {
+      return await Promise.race([all, aborted]);
+    } catch (error) {
+      // The descriptor is closed next: no worker may be reading from it any more.
+      control.setGiveUp();
+      await Promise.allSettled(tasks);
+      throw error;
+    }
+  } finally {
+    clearInterval(ticker);
+    unwatch();
+    await pool.close();
+  }
+}
+
+/** The streams must still say what index and metadata say of them. */
+function compareStructure(image: OpenedImage, summaries: readonly ChannelSummary[]): void {
+  for (const [number, record] of image.index.channels.entries()) {
+    const summary = summaries[number] as ChannelSummary;
+    const id = summary.kind === "main" ? 0 : summary.id;
+    const marks = summary.kind === "main" ? summary.barriers : summary.syncEnds;
+    if (summary.kind !== record.kind || id !== record.id) throw contradiction(record, "carries another channel's stream");
+    if (summary.bytes !== record.length || marks.join() !== record.marks.join()) {
+      throw contradiction(record, "has its SYNC points elsewhere than the index says");
+    }
+  }
+  const streams = sortStreams(summaries);
+  const { verdict, reasons } = judgeCompleteness(streams?.main ?? null, streams?.multifd ?? []);
+  if (verdict === "incomplete") {
+    throw new MultifdError("IMAGE_DAMAGED", `the image's streams are incomplete: ${reasons.join("; ")}; save again`, {});
+  }
+  if (streams?.main.machine !== image.metadata.machine) {
+    throw new MultifdError("IMAGE_DAMAGED", "the image's metadata name another machine type than its stream; save again", {});
+  }
+}
+
+function nameOf(record: ChannelRecord): ChannelName {
+  return record.kind === "main" ? "main" : record.id;
+}
+
+function label(record: ChannelRecord): string {
+  return record.kind === "main" ? "main channel" : `channel ${record.id}`;
+}
+
+function contradiction(record: ChannelRecord, what: string): MultifdError {
+  return new MultifdError("IMAGE_DAMAGED", `${label(record)} ${what}: the image is damaged; use another copy`, {
+    channel: nameOf(record),
+  });
+}
+
+function named(record: ChannelRecord, error: unknown): MultifdError {
+  if (!(error instanceof MultifdError)) return new MultifdError("INTERNAL", String(error), {}, error);
+  // What does not parse in an image is damage, not a peer's fault.
+  const code = error.code === "PROTOCOL" || error.code === "TLS_PEER" ? "IMAGE_DAMAGED" : error.code;
+  return new MultifdError(code, `${label(record)}: ${error.message}`, { channel: nameOf(record), ...error.details }, error);
 }

@@ -1,0 +1,53 @@
+import fs from "node:fs";
+import type net from "node:net";
+import { MultifdError } from "../errors.ts";
+import { duplicate, shutdownConnection } from "../io/libc.ts";
+
+/**
+ * A connection that main accepted or made and that a worker drains or feeds.
+ *
+ * Two descriptors of it exist, each with exactly one owner: `workerFd` belongs to main until the worker
+ * says "taken", then to the worker; the kill switch always belongs to main. Passing one number to two
+ * owners would let the slower one close whatever file has got that number meanwhile.
+ */
+export class Connection {
+  readonly workerFd: number;
+  readonly #killFd: number;
+  #open = true;
+
+  private constructor(workerFd: number, killFd: number) {
+    this.workerFd = workerFd;
+    this.#killFd = killFd;
+  }
+
+  /** Takes a connected, paused socket away from the event loop: the socket object is dead afterwards. */
+  static detach(socket: net.Socket): Connection {
+    // Node documents no other way to the number; `_handle.fd` has been stable since Node 0.x.
+    const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
+    if (fd === undefined || fd < 0) {
+      socket.destroy();
+      throw new MultifdError("INTERNAL", "a connection has no descriptor: it was closed before it could be handed over");
+    }
+    const workerFd = duplicate(fd);
+    const killFd = duplicate(fd);
+    // Closes this number only: the connection lives on in its duplicates.
+    socket.destroy();
+    return new Connection(workerFd, killFd);
+  }
+
+  /** Ends the connection for everyone; whoever waits on it wakes up. */
+  kill(): void {
+    if (this.#open) shutdownConnection(this.#killFd);
+  }
+
+  /**
+   * Closes main's descriptors.
+   * @param taken whether a worker owns `workerFd` by now
+   */
+  close(taken: boolean): void {
+    if (!this.#open) return;
+    this.#open = false;
+    fs.closeSync(this.#killFd);
+    if (!taken) fs.closeSync(this.workerFd);
+  }
+}

@@ -1,0 +1,139 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Connection } from "../channels/handover.ts";
+import { MultifdError, toFailure } from "../errors.ts";
+import type { ControlBlock } from "../pool/control-block.ts";
+import type { Fed } from "../pool/messages.ts";
+import type { ChannelName } from "./events.ts";
+
+const TICK_MS = 100;
+/** A destination whose main channel is cut ends its load, and with it all channels, well within this. */
+const FAREWELL_MS = 3000;
+const LET_GO_MS = 5000;
+const HANDOVER_MS = 5000;
+
+export interface DeliveryPlan {
+  readonly control: ControlBlock;
+  /** 0 is for ever. */
+  readonly stallTimeoutMs: number;
+  /** Runs the feed task of a connection on the pool. */
+  readonly feed: (number: number, connection: Connection) => Promise<Fed>;
+  readonly onTick: () => void;
+}
+
+interface Line {
+  readonly channel: ChannelName;
+  readonly connection: Connection;
+  readonly startedAt: number;
+  fed: Fed | null;
+}
+
+/**
+ * Feeds all channels to the destination at once and sees them through. The first failure gives all of them up in the
+ * one way that a loading QEMU survives with a clear error: main is cut first, and the channels stay open until QEMU
+ * has closed them.
+ */
+export class Delivery {
+  readonly #plan: DeliveryPlan;
+  readonly #lines: Line[] = [];
+  readonly #tasks: Promise<void>[] = [];
+  readonly #ticker: NodeJS.Timeout;
+  #failure: MultifdError | null = null;
+  #givingUp: Promise<void> | null = null;
+  #moved = -1;
+  #movedAt = performance.now();
+
+  constructor(plan: DeliveryPlan) {
+    this.#plan = plan;
+    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  /** Takes a connection over whose first bytes were sent. Main must come first. */
+  add(channel: ChannelName, connection: Connection): void {
+    const number = this.#lines.length;
+    const line: Line = { channel, connection, startedAt: performance.now(), fed: null };
+    this.#lines.push(line);
+    this.#tasks.push(this.#serve(line, number));
+  }
+
+  /** Ends the delivery; the first failure is the one that counts. */
+  fail(error: MultifdError): void {
+    if (this.#failure !== null) return;
+    this.#failure = error;
+    this.#givingUp = this.#giveUp();
+  }
+
+  /** To be asked between connecting: throws what has failed so far. */
+  throwIfFailed(): void {
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** Waits until everything is delivered. Rejects with the first failure, after the destination was let down gently. */
+  async finish(): Promise<readonly { channel: ChannelName; fed: Fed }[]> {
+    try {
+      await Promise.race([Promise.all(this.#tasks), this.#onFailure()]);
+      await this.#givingUp;
+      this.throwIfFailed();
+    } finally {
+      clearInterval(this.#ticker);
+    }
+    this.#plan.onTick();
+    return this.#lines.map(({ channel, fed }) => ({ channel, fed: fed as Fed }));
+  }
+
+  async #onFailure(): Promise<void> {
+    while (this.#failure === null) await sleep(TICK_MS, null, { ref: false });
+  }
+
+  async #serve(line: Line, number: number): Promise<void> {
+    try {
+      line.fed = await this.#plan.feed(number, line.connection);
+      // Everything behind main's last byte is delivered once main is: the channels may close now.
+      if (line.channel === "main" && this.#failure === null) this.#plan.control.setFinished();
+    } catch (error) {
+      this.fail(named(line.channel, error));
+    }
+    // The connection itself stays open behind the kill switch until the end: see #giveUp.
+    if (this.#failure === null) line.connection.close(this.#plan.control.isTaken(number));
+  }
+
+  async #giveUp(): Promise<void> {
+    this.#plan.control.setGiveUp();
+    this.#lines[0]?.connection.kill();
+    const all = Promise.all(this.#tasks);
+    await Promise.race([all, sleep(FAREWELL_MS)]);
+    for (const line of this.#lines) line.connection.kill();
+    await Promise.race([all, sleep(LET_GO_MS)]);
+    for (const [number, line] of this.#lines.entries()) line.connection.close(this.#plan.control.isTaken(number));
+  }
+
+  #tick(): void {
+    this.#plan.onTick();
+    if (this.#failure !== null) return;
+    const now = performance.now();
+    const lost = this.#lines.findIndex(
+      (line, number) => !this.#plan.control.isTaken(number) && now - line.startedAt > HANDOVER_MS,
+    );
+    if (lost >= 0) {
+      const text = `no worker took connection ${lost + 1} within ${HANDOVER_MS / 1000} s: the machine is overloaded, or a worker hangs`;
+      this.fail(new MultifdError("WORKER_DIED", text, { connection: lost }));
+    }
+    this.#watchStall(now);
+  }
+
+  #watchStall(now: number): void {
+    const moved = this.#lines.reduce((sum, _line, number) => sum + this.#plan.control.moved(number), 0);
+    if (moved !== this.#moved) {
+      this.#moved = moved;
+      this.#movedAt = now;
+    } else if (this.#plan.stallTimeoutMs > 0 && now - this.#movedAt > this.#plan.stallTimeoutMs) {
+      const text = `the destination took no byte on any channel for ${this.#plan.stallTimeoutMs / 1000} s: it hangs, or waits for something else`;
+      this.fail(new MultifdError("STALLED", text, { bytes: moved }));
+    }
+  }
+}
+
+function named(channel: ChannelName, error: unknown): MultifdError {
+  const { code, message, details } = toFailure(error);
+  const label = channel === "main" ? "main channel" : `channel ${channel}`;
+  return new MultifdError(code, `${label}: ${message}`, { channel, ...details }, error);
+}

@@ -1,0 +1,223 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Connection } from "../channels/handover.ts";
+import { MultifdError, toFailure } from "../errors.ts";
+import type { ControlBlock, Identity } from "../pool/control-block.ts";
+import { MAX_CONNECTIONS } from "../pool/control-block.ts";
+import type { Drained } from "../pool/messages.ts";
+import { ReceptionWatch } from "./reception-watch.ts";
+
+const TICK_MS = 100;
+const LET_GO_MS = 5000;
+
+export interface ReceptionPlan {
+  readonly control: ControlBlock;
+  /** multifd channels that must come; any number when undefined. */
+  readonly channels: number | undefined;
+  readonly connectTimeoutMs: number;
+  readonly stallTimeoutMs: number;
+  /** Once, before the first byte is written. */
+  readonly prepare: () => Promise<void>;
+  /** Runs the drain task of a connection on the pool. */
+  readonly drain: (number: number, connection: Connection) => Promise<Drained>;
+  /** Accepts what waits in the listening socket's backlog. */
+  readonly drainBacklog: () => Promise<void>;
+  /** Called about ten times a second and once at the end. */
+  readonly onTick: () => void;
+  readonly onIdentified: (identity: "main" | number) => void;
+  readonly onIgnored: (number: number) => void;
+}
+
+/** One connection of the run, in the order of accepting, which is not the order of channels. */
+export interface Guest {
+  readonly number: number;
+  readonly connection: Connection;
+  readonly acceptedAt: number;
+  identity: Identity;
+  /** null while it is being drained. */
+  drained: Drained | null;
+  /** It closed without a word: somebody looked whether the socket is there. */
+  ignored: boolean;
+}
+
+/**
+ * Receives QEMU's channels: hands each to a worker as soon as it connects, and ends when main has ended, the
+ * backlog is empty and every connection is drained. The first failure ends all of them.
+ */
+export class Reception {
+  readonly #plan: ReceptionPlan;
+  readonly #guests: Guest[] = [];
+  readonly #tasks: Promise<void>[] = [];
+  readonly #watch: ReceptionWatch;
+  readonly #ticker: NodeJS.Timeout;
+  #prepared: Promise<void> | null = null;
+  #failure: MultifdError | null = null;
+  #settled = false;
+  #resolve!: (drained: readonly Drained[]) => void;
+  #reject!: (error: MultifdError) => void;
+  readonly #result: Promise<readonly Drained[]>;
+
+  constructor(plan: ReceptionPlan) {
+    this.#plan = plan;
+    this.#watch = new ReceptionWatch(plan);
+    this.#result = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.#result.catch(() => undefined);
+    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  /** What was drained, once everything is; rejects with the first failure, after all workers have let go. */
+  get result(): Promise<readonly Drained[]> {
+    return this.#result;
+  }
+
+  /** The connections so far, main included. */
+  get guests(): readonly Guest[] {
+    return this.#guests;
+  }
+
+  get #present(): readonly Guest[] {
+    return this.#guests.filter((guest) => !guest.ignored);
+  }
+
+  accept(connection: Connection): void {
+    if (this.#failure !== null || this.#settled) {
+      connection.close(false);
+      return;
+    }
+    const number = this.#guests.length;
+    const limit = (this.#plan.channels ?? MAX_CONNECTIONS - 1) + 1;
+    if (this.#present.length >= limit || number >= MAX_CONNECTIONS) {
+      connection.close(false);
+      this.fail(new MultifdError("CHANNEL_SET", tooMany(limit), { expected: limit }));
+      return;
+    }
+    const guest: Guest = { number, connection, acceptedAt: performance.now(), identity: "unknown", drained: null, ignored: false };
+    this.#guests.push(guest);
+    this.#plan.control.connections = this.#guests.length;
+    this.#tasks.push(this.#serve(guest));
+  }
+
+  /** Ends every connection; the first failure is the one that counts. */
+  fail(error: MultifdError): void {
+    if (this.#failure !== null || this.#settled) return;
+    this.#failure = error;
+    for (const guest of this.#guests) guest.connection.kill();
+    void this.#settle();
+  }
+
+  async #serve(guest: Guest): Promise<void> {
+    try {
+      this.#prepared ??= this.#plan.prepare();
+      await this.#prepared;
+      guest.drained = await this.#plan.drain(guest.number, guest.connection);
+      this.#lookAt(guest);
+    } catch (error) {
+      this.#onDrainFailed(guest, error);
+    } finally {
+      guest.connection.close(this.#plan.control.isTaken(guest.number));
+    }
+    if (this.#failure === null) await this.#finishIfDone();
+  }
+
+  #onDrainFailed(guest: Guest, error: unknown): void {
+    this.#lookAt(guest);
+    if (this.#plan.control.moved(guest.number) === 0 && isEarlyEnd(error)) {
+      guest.ignored = true;
+      this.#plan.onIgnored(guest.number);
+    } else {
+      this.fail(named(guest.identity, guest.number, error));
+    }
+  }
+
+  #tick(): void {
+    for (const guest of this.#guests) this.#lookAt(guest);
+    const problem = this.#watch.look(this.#guests);
+    if (problem !== null) this.fail(problem);
+    this.#plan.onTick();
+  }
+
+  #lookAt(guest: Guest): void {
+    if (guest.identity !== "unknown") return;
+    const identity = this.#plan.control.identity(guest.number);
+    if (identity === "unknown") return;
+    guest.identity = identity;
+    const problem = identityProblem(guest, this.#guests, this.#plan.channels);
+    if (problem !== null) this.fail(problem);
+    else this.#plan.onIdentified(identity);
+  }
+
+  async #finishIfDone(): Promise<void> {
+    if (this.#present.some((guest) => guest.drained === null)) return;
+    // QEMU reports success when its last byte is in a socket buffer: a channel may still wait to be accepted.
+    await this.#plan.drainBacklog();
+    const present = this.#present;
+    if (present.length === 0 || present.some((guest) => guest.drained === null)) return;
+    if (!present.some((guest) => guest.identity === "main")) {
+      const text = `all ${present.length} connections ended and none of them was the main channel: the migration failed at its start`;
+      this.fail(new MultifdError("STREAM_INCOMPLETE", text, { connections: present.length }));
+      return;
+    }
+    const expected = this.#plan.channels;
+    if (expected !== undefined && present.length !== expected + 1) {
+      this.fail(new MultifdError("CHANNEL_SET", tooFew(present.length - 1, expected), { expected, connected: present.length - 1 }));
+      return;
+    }
+    await this.#settle();
+  }
+
+  async #settle(): Promise<void> {
+    if (this.#settled) return;
+    this.#settled = true;
+    clearInterval(this.#ticker);
+    // Tasks of a failed run end because their connections were killed; a worker that hangs is ended with its pool.
+    if (this.#failure !== null) await Promise.race([Promise.all(this.#tasks), sleep(LET_GO_MS, null, { ref: false })]);
+    this.#plan.onTick();
+    if (this.#failure !== null) this.#reject(this.#failure);
+    else this.#resolve(this.#guests.flatMap((guest) => guest.drained ?? []));
+  }
+
+  /** To be called at the end whatever happened: a run that never got a connection has nothing to settle it. */
+  close(): void {
+    this.#settled = true;
+    clearInterval(this.#ticker);
+  }
+}
+
+/** How messages name a connection. */
+export function channelLabel(identity: Identity, number: number): string {
+  if (identity === "main") return "main channel";
+  return identity === "unknown" ? `connection ${number + 1}` : `channel ${identity}`;
+}
+
+function named(identity: Identity, number: number, error: unknown): MultifdError {
+  const { code, message, details } = toFailure(error);
+  const channel = identity === "unknown" ? `connection ${number + 1}` : identity;
+  return new MultifdError(code, `${channelLabel(identity, number)}: ${message}`, { channel, ...details }, error);
+}
+
+function isEarlyEnd(error: unknown): boolean {
+  return error instanceof MultifdError && (error.code === "STREAM_INCOMPLETE" || error.code === "PROTOCOL");
+}
+
+function identityProblem(guest: Guest, guests: readonly Guest[], channels: number | undefined): MultifdError | null {
+  const twin = guests.find((other) => other !== guest && other.identity === guest.identity);
+  if (twin !== undefined) {
+    const text = `two connections say that they are ${guest.identity === "main" ? "the main channel" : `channel ${guest.identity}`}: only one QEMU may use this socket`;
+    return new MultifdError("CHANNEL_SET", text, { channel: guest.identity });
+  }
+  if (typeof guest.identity === "number" && channels !== undefined && guest.identity >= channels) {
+    const text = `channel ${guest.identity} connected, but only channels 0 to ${channels - 1} are expected: set multifd-channels to ${channels}, or --channels higher`;
+    return new MultifdError("CHANNEL_SET", text, { channel: guest.identity, expected: channels });
+  }
+  return null;
+}
+
+function tooMany(limit: number): string {
+  return `more than ${limit} connections came (main and ${limit - 1} multifd channels): check --channels against QEMU's multifd-channels`;
+}
+
+function tooFew(came: number, expected: number): string {
+  return `the main channel ended with ${came} of ${expected} multifd channels connected: check --channels against QEMU's multifd-channels`;
+}

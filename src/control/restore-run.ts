@@ -1,0 +1,176 @@
+import { type Address, parseAddress } from "../channels/address.ts";
+import { connectChannel } from "../channels/connector.ts";
+import type { Connection } from "../channels/handover.ts";
+import { MultifdError } from "../errors.ts";
+import { blocks } from "../formats/image/blocks.ts";
+import type { ChannelRecord } from "../formats/image/model.ts";
+import type { OpenedImage } from "../formats/image/open.ts";
+import { padded } from "../io/file-io.ts";
+import { alignedBuffer } from "../io/slab-arena.ts";
+import type { Source } from "../io/source.ts";
+import { readBlock } from "../pool/block-reader.ts";
+import { ControlBlock } from "../pool/control-block.ts";
+import type { Fed, FeedTask } from "../pool/messages.ts";
+import { readSlots } from "../pool/ring-plan.ts";
+import { FEED, RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
+import { throwIfAborted, whenAborted } from "./cancellation.ts";
+import { Delivery } from "./delivery.ts";
+import type { ChannelName, CompletedEvent } from "./events.ts";
+import { checkExpectations } from "./expectations.ts";
+import { figures, Meter } from "./meter.ts";
+import { openFile, readSealed } from "./opened-image.ts";
+import type { Log, RestoreOptions } from "./options.ts";
+import { SILENT } from "./silent-log.ts";
+import { checkTransferOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
+
+/** What a loading QEMU waits for on a new connection: the QEVM header of main, the init packet of a channel. */
+const FIRST_BYTES = { main: 8, multifd: 64 } as const;
+
+/**
+ * One restore: everything that can be checked is checked before the first connection.
+ * @param code the feed task; another one lets tests put faults below the data path
+ */
+export async function runRestore(options: RestoreOptions, code: WorkerCode = FEED): Promise<CompletedEvent> {
+  const address = parseAddress(options.connect);
+  checkTransferOptions(options);
+  throwIfAborted(options.signal);
+  const log = options.log ?? SILENT;
+  const { source, superblock } = await openFile(options.image, options.offset ?? 0, options.directIo ?? "auto", log);
+  try {
+    const image = await readSealed(source, superblock);
+    checkExpectations(image.metadata, options, log);
+    const completed = await new RestoreRun(options, source, image, log).execute(address, code);
+    options.onEvent?.(completed);
+    return completed;
+  } finally {
+    source.close();
+  }
+}
+
+class RestoreRun {
+  readonly #options: RestoreOptions;
+  readonly #source: Source;
+  readonly #image: OpenedImage;
+  readonly #log: Log;
+  readonly #control = new ControlBlock();
+  readonly #meter = new Meter();
+  readonly #totalBytes: number;
+
+  constructor(options: RestoreOptions, source: Source, image: OpenedImage, log: Log) {
+    this.#options = options;
+    this.#source = source;
+    this.#image = image;
+    this.#log = log;
+    this.#totalBytes = image.index.channels.reduce((sum, channel) => sum + channel.length, 0);
+  }
+
+  async execute(address: Address, code: WorkerCode): Promise<CompletedEvent> {
+    const { channels } = this.#image.index;
+    const pool = new RunPool(code, threadCount(this.#options.workers, channels.length));
+    const delivery = new Delivery({
+      control: this.#control,
+      stallTimeoutMs: this.#options.stallTimeoutMs ?? 0,
+      feed: (number, connection) => pool.run<Fed>(this.#task(number, connection)),
+      onTick: () => this.#progress(),
+    });
+    const unwatch = whenAborted(this.#options.signal, (error) => delivery.fail(error));
+    try {
+      await this.#connectAll(address, delivery);
+      const fed = await delivery.finish();
+      return this.#completed(fed);
+    } finally {
+      unwatch();
+      await pool.close();
+    }
+  }
+
+  /** Main first, then channel by channel: QEMU 7.2 takes the first connection for main, whatever it says. */
+  async #connectAll(address: Address, delivery: Delivery): Promise<void> {
+    const timeoutMs = this.#options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS;
+    const attempt = new AbortController();
+    const timer = setTimeout(() => attempt.abort(connectTimeout(address, timeoutMs)), timeoutMs);
+    const unwatch = whenAborted(this.#options.signal, (error) => attempt.abort(error));
+    try {
+      for (const record of this.#image.index.channels) {
+        const firstBytes = await this.#firstBytes(record);
+        delivery.throwIfFailed();
+        const connection = await connectChannel(address, firstBytes, attempt.signal);
+        const channel = nameOf(record);
+        delivery.add(channel, connection);
+        this.#log.debug({ channel }, "channel connected");
+        this.#options.onEvent?.({ event: "channel", channel });
+      }
+    } catch (error) {
+      delivery.fail(error instanceof MultifdError ? error : new MultifdError("INTERNAL", String(error), {}, error));
+    } finally {
+      clearTimeout(timer);
+      unwatch();
+    }
+  }
+
+  /** The bytes that go out with the connection itself; their block is checked first, like any other. */
+  async #firstBytes(record: ChannelRecord): Promise<Uint8Array> {
+    const [block] = blocks(record);
+    if (block === undefined) return new Uint8Array(0);
+    const slot = alignedBuffer(padded(block.length));
+    await readBlock(this.#source, block, slot);
+    return slot.subarray(0, Math.min(FIRST_BYTES[record.kind], block.length));
+  }
+
+  #task(number: number, connection: Connection): FeedTask {
+    const { channels } = this.#image.index;
+    const record = channels[number] as ChannelRecord;
+    const { fd, base, directIo } = this.#source;
+    return {
+      connection: number,
+      socketFd: connection.workerFd,
+      image: { fd, base, directIo },
+      control: this.#control.memory,
+      record,
+      slots: readSlots(record.blockBytes, channels.length),
+      alreadySent: Math.min(FIRST_BYTES[record.kind], record.length),
+      multifdChannels: channels.length - 1,
+      rate: this.#options.rate ?? null,
+    };
+  }
+
+  #progress(): void {
+    const channels = this.#image.index.channels.map((record, number) => ({
+      channel: nameOf(record),
+      bytes: this.#control.moved(number),
+    }));
+    const event = this.#meter.sample(channels, this.#totalBytes);
+    if (event !== null) this.#options.onEvent?.(event);
+  }
+
+  #completed(fed: readonly { channel: ChannelName; fed: Fed }[]): CompletedEvent {
+    const { metadata, superblock } = this.#image;
+    return {
+      event: "completed",
+      bytes: this.#totalBytes,
+      elapsedMs: this.#meter.elapsedMs,
+      image: {
+        path: this.#options.image,
+        format: "stream",
+        uuid: superblock.uuid,
+        bytes: superblock.imageBytes,
+        directIo: this.#source.directIo,
+        machine: metadata.machine,
+        vmUuid: metadata.vmUuid,
+        multifdChannels: metadata.multifdChannels,
+        compression: metadata.compression,
+      },
+      channels: fed.map(({ channel, fed: { bytes, activeMs } }) => figures(channel, bytes, activeMs)),
+    };
+  }
+}
+
+function nameOf(record: ChannelRecord): ChannelName {
+  return record.kind === "main" ? "main" : record.id;
+}
+
+function connectTimeout(address: Address, timeoutMs: number): MultifdError {
+  const where = address.kind === "unix" ? address.path : `port ${address.kind === "tcp" ? address.port : ""}`;
+  const text = `the channels could not all be connected to ${where} within ${timeoutMs / 1000} s: does the destination expect as many channels?`;
+  return new MultifdError("CONNECT_TIMEOUT", text, {});
+}

@@ -1,0 +1,118 @@
+import { MultifdError } from "../errors.ts";
+import { buildSeal } from "../formats/image/seal.ts";
+import { encodeSuperblock, writingSuperblock } from "../formats/image/superblock.ts";
+import type { ChannelRecord, ImageMetadata, SealEvidence, Superblock } from "../formats/image/model.ts";
+import { needsZeroedRam } from "../formats/migration/completeness.ts";
+import { hasCode, ioError, padded, writeAligned } from "../io/file-io.ts";
+import { punchHole } from "../io/libc.ts";
+import { flush, shrink } from "../io/target/durability.ts";
+import type { Target } from "../io/target/target.ts";
+import type { Drained } from "../pool/messages.ts";
+import { VERSION } from "../version.ts";
+import type { Streams } from "./streams.ts";
+
+/** Marks the target as an unfinished image, so that an old image in place is no image from here on. */
+export async function invalidate(target: Target, uuid: string, createdMs: number): Promise<void> {
+  await writeAligned(target.fd, encodeSuperblock(writingSuperblock(uuid, createdMs)), target.base);
+  await flush(target.fd);
+}
+
+/**
+ * Makes the drained data an image: data flushed, metadata and index written and flushed, then the sealed superblock
+ * written and flushed. Only after that is the image one, whenever the power fails.
+ */
+export async function seal(
+  target: Target,
+  identity: { readonly uuid: string; readonly createdMs: number },
+  drained: readonly Drained[],
+  metadata: ImageMetadata,
+): Promise<Superblock> {
+  const { offset, closing, superblock } = buildSeal(identity, metadata, { channels: channelRecords(drained) });
+  const end = target.base + superblock.imageBytes;
+  if (target.capacity !== null && superblock.imageBytes > target.capacity) {
+    const text = `the image does not fit: it needs ${superblock.imageBytes} bytes and its device has ${target.capacity}; use a larger one`;
+    throw new MultifdError("NO_SPACE", text, { capacity: target.capacity, needed: superblock.imageBytes });
+  }
+  if (target.sparse) releaseTails(target, drained, offset);
+  await flush(target.fd);
+  await writeAligned(target.fd, closing, target.base + offset);
+  if (target.ownsFile) shrink(target.fd, end);
+  await flush(target.fd);
+  await writeAligned(target.fd, encodeSuperblock(superblock), target.base);
+  await flush(target.fd);
+  return superblock;
+}
+
+/** What the streams say of the VM, and what the user gave. */
+export function describe(
+  streams: Streams,
+  evidence: SealEvidence,
+  meta: Readonly<Record<string, string | Uint8Array>>,
+): ImageMetadata {
+  const { main, multifd } = streams;
+  return {
+    writer: `multifd-helper ${VERSION}`,
+    multifdChannels: multifd.length,
+    compression: multifd.find((channel) => channel.compression !== null)?.compression ?? null,
+    machine: main.machine,
+    vmUuid: multifd[0]?.uuid ?? main.uuid,
+    pageSize: main.pageSize,
+    barrierMode: main.barrierMode,
+    capabilities: main.capabilities,
+    ramBlocks: main.ramBlocks,
+    devices: main.devices,
+    needsZeroedRam: needsZeroedRam(main, multifd),
+    evidence,
+    ...userMeta(meta),
+  };
+}
+
+function channelRecords(drained: readonly Drained[]): ChannelRecord[] {
+  const records = drained.map(({ summary, blockBytes, extents, checksums }): ChannelRecord => {
+    const common = { length: summary.bytes, blockBytes, extents, checksums };
+    return summary.kind === "main"
+      ? { ...common, kind: "main", id: 0, marks: summary.barriers, tail: summary.ramEnd ?? summary.eofByte }
+      : { ...common, kind: "multifd", id: summary.id, marks: summary.syncEnds, tail: null };
+  });
+  return records.sort((a, b) => rank(a) - rank(b));
+}
+
+function rank(record: ChannelRecord): number {
+  return record.kind === "main" ? -1 : record.id;
+}
+
+/** Gives back what was reserved for extents and not written, except behind the data, where the index goes. */
+function releaseTails(target: Target, drained: readonly Drained[], dataEnd: number): void {
+  for (const { extents, claimedEnd } of drained) {
+    const last = extents.at(-1);
+    if (last === undefined) continue;
+    const unused = last.offset + padded(last.length);
+    if (unused >= claimedEnd || unused >= dataEnd) continue;
+    try {
+      punchHole(target.fd, target.base + unused, Math.min(claimedEnd, dataEnd) - unused);
+    } catch (error) {
+      // A file system that cannot punch holes keeps a few MiB more; nothing else depends on it.
+      if (hasCode(error, "EOPNOTSUPP", "ENOSYS", "ENOTSUP")) return;
+      throw ioError(error, "giving back unused space", target.base + unused);
+    }
+  }
+}
+
+function userMeta(meta: Readonly<Record<string, string | Uint8Array>>): Pick<ImageMetadata, "user" | "userBinary"> {
+  const user: Record<string, string> = {};
+  const userBinary: Record<string, string> = {};
+  for (const [key, value] of Object.entries(meta)) {
+    const text = typeof value === "string" ? value : utf8(value);
+    if (text !== null) user[key] = text;
+    else userBinary[key] = Buffer.from(value as Uint8Array).toString("base64");
+  }
+  return { user, userBinary };
+}
+
+function utf8(bytes: Uint8Array): string | null {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return null;
+  }
+}

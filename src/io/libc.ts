@@ -1,0 +1,108 @@
+import koffi from "koffi";
+
+/**
+ * The few libc calls that Node does not offer. Synchronous and short ones only: koffi's asynchronous calls
+ * have crashed in worker threads. Values are Linux's; they are the same on x86-64 and arm64 except
+ * where fs.constants knows better (O_DIRECT).
+ */
+const libc = koffi.load(null);
+
+const fcntlInt = libc.func("int fcntl(int fd, int command, int argument)");
+const shutdownSocket = libc.func("int shutdown(int fd, int how)");
+const ioctlOut = libc.func("int ioctl(int fd, unsigned long request, _Out_ int *value)");
+const pollOne = libc.func("int poll(_Inout_ void *fds, unsigned long count, int timeoutMs)");
+const madviseCall = libc.func("int madvise(void *address, size_t length, int advice)");
+const fallocateCall = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
+const flockCall = libc.func("int flock(int fd, int operation)");
+
+const F_GETFL = 3;
+const F_DUPFD_CLOEXEC = 1030;
+const SHUT_RDWR = 2;
+const SIOCOUTQ = 0x5411;
+const POLLIN = 1;
+const MADV_HUGEPAGE = 14;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** An errno as an error of the shape that Node's own fs errors have. */
+export interface SystemError extends Error {
+  code: string;
+  errno: number;
+  syscall: string;
+}
+
+const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(koffi.os.errno).map(([name, value]) => [value as number, name]),
+);
+
+function systemError(syscall: string): SystemError {
+  const errno = koffi.errno();
+  const code = ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+  return Object.assign(new Error(`${syscall}: ${code}`), { code, errno: -errno, syscall });
+}
+
+function check(result: number, syscall: string): number {
+  if (result < 0) throw systemError(syscall);
+  return result;
+}
+
+/** A new descriptor of the same open file, closed on exec. The caller owns it. */
+export function duplicate(fd: number): number {
+  return check(fcntlInt(fd, F_DUPFD_CLOEXEC, 3), "fcntl");
+}
+
+/** Open flags of a descriptor (O_APPEND, O_DIRECT, access mode). Throws EBADF when it is not open. */
+export function openFlags(fd: number): number {
+  return check(fcntlInt(fd, F_GETFL, 0), "fcntl");
+}
+
+/** Ends a connection in both directions and wakes whoever reads or writes it, in any thread. */
+export function shutdownConnection(fd: number): void {
+  // ENOTCONN: the peer was quicker. There is nothing else to do about any error here.
+  shutdownSocket(fd, SHUT_RDWR);
+}
+
+/** Bytes that the peer of a unix socket has not read (of a tcp socket: not acknowledged). */
+export function unsentBytes(fd: number): number {
+  const value = [0];
+  check(ioctlOut(fd, SIOCOUTQ, value), "ioctl");
+  return value[0] as number;
+}
+
+/** Whether a listening socket has a connection that was not accepted yet. */
+export function hasPendingConnection(fd: number): boolean {
+  const request = Buffer.alloc(8);
+  request.writeInt32LE(fd, 0);
+  request.writeInt16LE(POLLIN, 4);
+  return check(pollOne(request, 1, 0), "poll") > 0 && (request.readInt16LE(6) & POLLIN) !== 0;
+}
+
+/** Address of a buffer's memory; the buffer must outlive its use. */
+export function addressOf(memory: Uint8Array): bigint {
+  return BigInt(koffi.address(memory));
+}
+
+/** Asks for huge pages; false where the kernel refuses, which costs speed only. */
+export function adviseHugePages(memory: Uint8Array): boolean {
+  return madviseCall(memory, memory.byteLength, MADV_HUGEPAGE) === 0;
+}
+
+/** Reserves file space, growing the file where needed. */
+export function allocate(fd: number, offset: number, length: number): void {
+  check(fallocateCall(fd, 0, offset, length), "fallocate");
+}
+
+/** Gives file space back; the range reads as zeros afterwards. */
+export function punchHole(fd: number, offset: number, length: number): void {
+  check(fallocateCall(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length), "fallocate");
+}
+
+/** Takes the exclusive lock of an open file; false when somebody else has it. */
+export function tryLock(fd: number): boolean {
+  if (flockCall(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  const error = systemError("flock");
+  if (error.code === "EAGAIN" || error.code === "EWOULDBLOCK") return false;
+  throw error;
+}

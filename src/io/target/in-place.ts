@@ -1,0 +1,139 @@
+import fs from "node:fs";
+import path from "node:path";
+import { MultifdError } from "../../errors.ts";
+import { hasCode, ioError } from "../file-io.ts";
+import { duplicate, openFlags, tryLock } from "../libc.ts";
+import { openDirect, probeRead } from "./direct-io.ts";
+import { deviceBytes, kindOfStat } from "./file-kind.ts";
+import type { Target, TargetRequest } from "./target.ts";
+
+const { O_RDWR, O_WRONLY, O_ACCMODE, O_RDONLY, O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW } = {
+  O_ACCMODE: 3,
+  ...fs.constants,
+};
+
+/** A path that is written where it is: a block device, or a regular file that holds a manager's header first. */
+export async function openInPlace(
+  file: string,
+  base: number,
+  create: boolean,
+  request: TargetRequest,
+): Promise<Target> {
+  if (create) fs.closeSync(createFile(file));
+  try {
+    const opened = await openDirect(
+      request.directIo,
+      file,
+      (extra) => openExisting(file, O_RDWR | O_NOFOLLOW | extra),
+      (fd) => probeRead(fd, base),
+      request.onNote,
+    );
+    return inPlace(opened.fd, opened.directIo, base, file, create ? file : null);
+  } catch (error) {
+    if (create) fs.rmSync(file, { force: true });
+    throw ioError(error, `opening ${file}`);
+  }
+}
+
+/** A descriptor that the manager opened for us. It keeps its own; ours is a second opening of the same file. */
+export async function openInherited(number: number, base: number, request: TargetRequest): Promise<Target> {
+  const name = request.image;
+  const flags = inheritedFlags(number, name);
+  if ((flags & O_ACCMODE) === O_RDONLY) {
+    throw new MultifdError("TARGET_REFUSED", `${name} is open for reading only: open it for reading and writing`);
+  }
+  if ((flags & O_APPEND) !== 0) {
+    throw new MultifdError(
+      "TARGET_REFUSED",
+      `${name} is open with O_APPEND, which would put every write at the end: open it without`,
+    );
+  }
+  kindOfStat(fs.fstatSync(number), name);
+  try {
+    const opened = await openDirect(
+      request.directIo,
+      name,
+      (extra) => reopen(number, flags & O_ACCMODE, extra),
+      (fd) => ((flags & O_ACCMODE) === O_WRONLY ? Promise.resolve() : probeRead(fd, base)),
+      request.onNote,
+    );
+    return inPlace(opened.fd, opened.directIo, base, name, null);
+  } catch (error) {
+    throw ioError(error, `using ${name}`);
+  }
+}
+
+function inPlace(fd: number, directIo: boolean, base: number, name: string, created: string | null): Target {
+  const stat = fs.fstatSync(fd);
+  const kind = kindOfStat(stat, name);
+  if (!tryLock(fd)) {
+    fs.closeSync(fd);
+    throw new MultifdError("TARGET_BUSY", `another save is writing ${name}: wait for it, or choose another target`);
+  }
+  return {
+    fd,
+    base,
+    directIo,
+    sparse: kind === "regular",
+    ownsFile: created !== null,
+    capacity: kind === "block" ? deviceBytes(stat.rdev) - base : null,
+    async publish(): Promise<void> {
+      if (created !== null) fs.fsyncSync(fd);
+      fs.closeSync(fd);
+      if (created !== null) syncParent(created);
+    },
+    async discard(): Promise<void> {
+      fs.closeSync(fd);
+      if (created !== null) fs.rmSync(created, { force: true });
+    },
+  };
+}
+
+function createFile(file: string): number {
+  try {
+    const fd = fs.openSync(file, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    fs.fchmodSync(fd, 0o600);
+    return fd;
+  } catch (error) {
+    if (hasCode(error, "ENOENT", "ENOTDIR")) {
+      const text = `the directory ${path.dirname(file)} does not exist: create it first`;
+      throw new MultifdError("TARGET_REFUSED", text, { path: file }, error);
+    }
+    throw ioError(error, `creating ${file}`);
+  }
+}
+
+function openExisting(file: string, flags: number): number {
+  return fs.openSync(file, flags);
+}
+
+function inheritedFlags(number: number, name: string): number {
+  try {
+    return openFlags(number);
+  } catch (error) {
+    const text = `${name} is not an open descriptor: the manager must pass it when it starts this process`;
+    throw new MultifdError("TARGET_REFUSED", text, {}, error);
+  }
+}
+
+/**
+ * O_DIRECT is a property of the open file that the manager shares with us: so it needs an opening of its own.
+ * Where the file may not be opened again (the manager had more rights), the manager's is used as it is.
+ */
+function reopen(number: number, mode: number, extra: number): number {
+  try {
+    return fs.openSync(`/proc/self/fd/${number}`, mode | extra);
+  } catch (error) {
+    if (extra !== 0 || !hasCode(error, "EACCES", "EPERM")) throw error;
+    return duplicate(number);
+  }
+}
+
+function syncParent(file: string): void {
+  const fd = fs.openSync(path.dirname(file), O_RDONLY);
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}

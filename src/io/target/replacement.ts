@@ -1,0 +1,149 @@
+import fs from "node:fs";
+import path from "node:path";
+import { MultifdError } from "../../errors.ts";
+import { hasCode, ioError, writeAligned } from "../file-io.ts";
+import { tryLock } from "../libc.ts";
+import { openDirect } from "./direct-io.ts";
+import type { Target, TargetRequest } from "./target.ts";
+
+const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
+const OWNER_ONLY = 0o600;
+
+/** The name under which an image is written until it is sealed. One per image, so that a leftover is found again. */
+export function partialName(file: string): string {
+  return path.join(path.dirname(file), `.${path.basename(file)}.multifd-partial`);
+}
+
+/**
+ * A regular file that is written under a temporary name beside it and renamed over the old one at the end:
+ * an earlier image survives whatever goes wrong.
+ */
+export async function openReplacement(file: string, request: TargetRequest): Promise<Target> {
+  const partial = partialName(file);
+  const lock = takePartial(partial, file);
+  try {
+    const opened = await openDirect(
+      request.directIo,
+      file,
+      (extra) => openFile(partial, O_RDWR | O_NOFOLLOW | extra),
+      probeWrite,
+      request.onNote,
+    );
+    return new Replacement(file, partial, lock, opened.fd, opened.directIo);
+  } catch (error) {
+    fs.rmSync(partial, { force: true });
+    fs.closeSync(lock);
+    throw ioError(error, `opening ${file}`);
+  }
+}
+
+class Replacement implements Target {
+  readonly base = 0;
+  readonly sparse = true;
+  readonly ownsFile = true;
+  readonly capacity = null;
+  readonly fd: number;
+  readonly directIo: boolean;
+  readonly #file: string;
+  readonly #partial: string;
+  readonly #lock: number;
+
+  constructor(file: string, partial: string, lock: number, fd: number, directIo: boolean) {
+    this.#file = file;
+    this.#partial = partial;
+    this.#lock = lock;
+    this.fd = fd;
+    this.directIo = directIo;
+  }
+
+  async publish(): Promise<void> {
+    try {
+      fs.renameSync(this.#partial, this.#file);
+      syncDirectory(path.dirname(this.#file));
+    } catch (error) {
+      // Gone already if only the directory could not be flushed: then the new image stands at its name.
+      fs.rmSync(this.#partial, { force: true });
+      throw ioError(error, `renaming the finished image to ${this.#file}`);
+    } finally {
+      this.#close();
+    }
+  }
+
+  async discard(): Promise<void> {
+    fs.rmSync(this.#partial, { force: true });
+    this.#close();
+  }
+
+  #close(): void {
+    fs.closeSync(this.fd);
+    fs.closeSync(this.#lock);
+  }
+}
+
+/**
+ * Creates the temporary file and locks it. A leftover of a helper that was killed has no lock any more and
+ * is removed; one with a lock belongs to a save that runs.
+ * @returns the descriptor that holds the lock
+ */
+function takePartial(partial: string, file: string): number {
+  removeLeftover(partial, file);
+  const fd = openFile(partial, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+  fs.fchmodSync(fd, OWNER_ONLY);
+  if (!tryLock(fd)) {
+    fs.closeSync(fd);
+    throw busy(file);
+  }
+  return fd;
+}
+
+function removeLeftover(partial: string, file: string): void {
+  let fd: number;
+  try {
+    fd = fs.openSync(partial, O_RDWR | O_NOFOLLOW);
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) return;
+    throw ioError(error, `opening ${partial}`);
+  }
+  try {
+    if (!tryLock(fd)) throw busy(file);
+    fs.rmSync(partial, { force: true });
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function busy(file: string): MultifdError {
+  return new MultifdError("TARGET_BUSY", `another save is writing ${file}: wait for it, or choose another path`);
+}
+
+function openFile(name: string, flags: number): number {
+  try {
+    return fs.openSync(name, flags, OWNER_ONLY);
+  } catch (error) {
+    if (hasCode(error, "EEXIST")) throw busy(name);
+    if (hasCode(error, "ENOENT", "ENOTDIR")) {
+      const text = `the directory ${path.dirname(name)} does not exist: create it first`;
+      throw new MultifdError("TARGET_REFUSED", text, { path: name }, error);
+    }
+    if (hasCode(error, "ENAMETOOLONG")) {
+      const text = `the file name ${path.basename(name)} is too long: use a shorter one`;
+      throw new MultifdError("TARGET_REFUSED", text, { path: name }, error);
+    }
+    throw error;
+  }
+}
+
+/** Writes one aligned page: O_DIRECT may be refused as late as here. */
+async function probeWrite(fd: number): Promise<void> {
+  await writeAligned(fd, new Uint8Array(1), 0);
+}
+
+/** A rename is only durable when its directory is flushed. */
+function syncDirectory(directory: string): void {
+  const fd = fs.openSync(directory, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}

@@ -1,0 +1,26 @@
+/** Where an image is written to. Opened by `openTarget`; exactly one of publish and discard ends it. */
+export interface Target {
+  /** Open for writing; the target owns it. */
+  readonly fd: number;
+  /** File offset of the superblock, a multiple of 4096. */
+  readonly base: number;
+  readonly directIo: boolean;
+  /** Whether space can be reserved and given back: regular files. */
+  readonly sparse: boolean;
+  /** Whether the whole file is the image's, so that it ends where the image ends. */
+  readonly ownsFile: boolean;
+  /** Bytes from the base to the end of the device; null for regular files. */
+  readonly capacity: number | null;
+  /** Makes the sealed image the one at its name. Everything was flushed before. */
+  publish(): Promise<void>;
+  /** Gives up: removes what this run created, and leaves what was there before wherever that is possible. */
+  discard(): Promise<void>;
+}
+
+export interface TargetRequest {
+  /** Path or `fd:N`. */
+  readonly image: string;
+  readonly offset: number;
+  readonly directIo: "auto" | "on" | "off";
+  readonly onNote: (note: string) => void;
+}

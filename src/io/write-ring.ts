@@ -1,0 +1,85 @@
+/** Takes over a full slot; resolves when the slot may be reused. `length` is below the slot's size only for the last one. */
+export type SubmitSlot = (slot: Uint8Array, length: number) => Promise<void>;
+
+/**
+ * The slots between one socket and the disk: one is being filled while others are being written.
+ *
+ * The invariant that keeps data whole: the socket may only be read while a free slot exists BEYOND the
+ * current one. Node asks for the next buffer right after each read callback and never again when a paused
+ * socket goes on; a ring that pauses with no slot installed would go on reading into memory that is still
+ * on its way to disk, and nothing would notice. So the next slot is installed first, and reading pauses
+ * when it was the last one.
+ */
+export class WriteRing {
+  readonly #free: Uint8Array[];
+  readonly #submit: SubmitSlot;
+  readonly #onSpare: () => void;
+  readonly #onError: (error: unknown) => void;
+  readonly #writing = new Set<Promise<void>>();
+  #current: Uint8Array;
+  #filled = 0;
+
+  /**
+   * @param slots at least 2, all of one size
+   * @param onSpare called when reading may go on after `advance` answered false
+   * @param onError called when a write failed
+   */
+  constructor(
+    slots: readonly Uint8Array[],
+    submit: SubmitSlot,
+    onSpare: () => void,
+    onError: (error: unknown) => void,
+  ) {
+    const [first, ...others] = slots;
+    if (first === undefined || others.length === 0) throw new RangeError("a write ring needs two slots or more");
+    this.#current = first;
+    this.#free = others;
+    this.#submit = submit;
+    this.#onSpare = onSpare;
+    this.#onError = onError;
+  }
+
+  /** Where the next bytes go: what is missing of the current slot, never empty. */
+  space(): Uint8Array {
+    return this.#current.subarray(this.#filled);
+  }
+
+  /** The last `bytes` that were read into `space()`. */
+  latest(bytes: number): Uint8Array {
+    return this.#current.subarray(this.#filled, this.#filled + bytes);
+  }
+
+  /** Takes note of bytes read into `space()`. False: stop reading until `onSpare`. */
+  advance(bytes: number): boolean {
+    this.#filled += bytes;
+    if (this.#filled < this.#current.byteLength) return true;
+    this.#launch(this.#current, this.#filled);
+    this.#current = this.#free.pop() as Uint8Array;
+    this.#filled = 0;
+    return this.#free.length > 0;
+  }
+
+  /** Writes what is left and waits for every write. To be called once reading has ended. */
+  async finish(): Promise<void> {
+    if (this.#filled > 0) this.#launch(this.#current, this.#filled);
+    this.#filled = 0;
+    await Promise.all(this.#writing);
+  }
+
+  #launch(slot: Uint8Array, length: number): void {
+    const writing = this.#submit(slot, length).then(
+      () => {
+        this.#writing.delete(writing);
+        this.#free.push(slot);
+        if (this.#free.length === 1) this.#onSpare();
+      },
+      (error: unknown) => {
+        this.#onError(error);
+        throw error;
+      },
+    );
+    // Kept until finish(), which must see the failure too; until then it is no unhandled rejection.
+    writing.catch(() => undefined);
+    this.#writing.add(writing);
+  }
+}

@@ -1,0 +1,176 @@
+/**
+ * Shared memory of one run: how main and workers see each other without messages. Every word has one
+ * writer, or is only ever added to atomically.
+ */
+
+/** One main channel and 255 multifd channels. */
+export const MAX_CONNECTIONS = 256;
+
+const CURSOR = 0;
+const STORED = 1;
+const PACER = 2;
+const RECEIVED = 8;
+const WORDS_64 = RECEIVED + MAX_CONNECTIONS;
+
+const BELL = 0;
+const GIVE_UP = 1;
+const TAIL_SENT = 2;
+const FINISHED = 3;
+const DELIVERED = 4;
+const CONNECTIONS = 5;
+const TAKEN = 8;
+const IDENTITY = TAKEN + MAX_CONNECTIONS;
+const SYNCS = IDENTITY + MAX_CONNECTIONS;
+const WORDS_32 = SYNCS + MAX_CONNECTIONS;
+
+/** What a connection turned out to be; "unknown" until its first bytes came. */
+export type Identity = "unknown" | "main" | number;
+
+export class ControlBlock {
+  readonly memory: SharedArrayBuffer;
+  readonly #wide: BigInt64Array;
+  readonly #words: Int32Array;
+
+  constructor(memory: SharedArrayBuffer = new SharedArrayBuffer(WORDS_64 * 8 + WORDS_32 * 4)) {
+    this.memory = memory;
+    this.#wide = new BigInt64Array(memory, 0, WORDS_64);
+    this.#words = new Int32Array(memory, WORDS_64 * 8, WORDS_32);
+  }
+
+  /** Claims file space for one extent and returns where it starts. */
+  claim(bytes: number): number {
+    return Number(Atomics.add(this.#wide, CURSOR, BigInt(bytes)));
+  }
+
+  /** File space claimed so far, counted from where the first extent may start. */
+  get claimed(): number {
+    return Number(Atomics.load(this.#wide, CURSOR));
+  }
+
+  set claimed(bytes: number) {
+    Atomics.store(this.#wide, CURSOR, BigInt(bytes));
+  }
+
+  /** Adds to the bytes stored by all channels and returns the new sum. */
+  addStored(bytes: number): number {
+    return Number(Atomics.add(this.#wide, STORED, BigInt(bytes))) + bytes;
+  }
+
+  /**
+   * Reserves a turn on the shared budget of a rate limit.
+   * @returns when this transfer may happen, in microseconds on the caller's clock
+   */
+  reserveTurn(nowMicros: number, costMicros: number): number {
+    for (;;) {
+      const free = Atomics.load(this.#wide, PACER);
+      const start = free > BigInt(nowMicros) ? free : BigInt(nowMicros);
+      if (Atomics.compareExchange(this.#wide, PACER, free, start + BigInt(costMicros)) === free) {
+        return Number(start);
+      }
+    }
+  }
+
+  /** Bytes that moved on a connection. One writer: the worker that has it. */
+  setMoved(connection: number, bytes: number): void {
+    Atomics.store(this.#wide, RECEIVED + connection, BigInt(bytes));
+  }
+
+  moved(connection: number): number {
+    return Number(Atomics.load(this.#wide, RECEIVED + connection));
+  }
+
+  /** How many connections the run has by now, main included. */
+  get connections(): number {
+    return Atomics.load(this.#words, CONNECTIONS);
+  }
+
+  set connections(count: number) {
+    Atomics.store(this.#words, CONNECTIONS, count);
+  }
+
+  /** The worker owns the connection's descriptor from here on. */
+  take(connection: number): void {
+    Atomics.store(this.#words, TAKEN + connection, 1);
+  }
+
+  isTaken(connection: number): boolean {
+    return Atomics.load(this.#words, TAKEN + connection) === 1;
+  }
+
+  identify(connection: number, identity: "main" | number): void {
+    Atomics.store(this.#words, IDENTITY + connection, identity === "main" ? 1 : 2 + identity);
+  }
+
+  identity(connection: number): Identity {
+    const word = Atomics.load(this.#words, IDENTITY + connection);
+    if (word === 0) return "unknown";
+    return word === 1 ? "main" : word - 2;
+  }
+
+  /** Restore: SYNC packets of a channel that were written to its socket whole. */
+  setSyncsSent(connection: number, count: number): void {
+    Atomics.store(this.#words, SYNCS + connection, count);
+    this.ring();
+  }
+
+  syncsSent(connection: number): number {
+    return Atomics.load(this.#words, SYNCS + connection);
+  }
+
+  /** Restore: one more channel is checked, sent and read by the peer. */
+  addDelivered(): void {
+    Atomics.add(this.#words, DELIVERED, 1);
+    this.ring();
+  }
+
+  get delivered(): number {
+    return Atomics.load(this.#words, DELIVERED);
+  }
+
+  /** Restore: the last byte of main was written; from now on the peer may close. */
+  setTailSent(): void {
+    Atomics.store(this.#words, TAIL_SENT, 1);
+    this.ring();
+  }
+
+  get tailSent(): boolean {
+    return Atomics.load(this.#words, TAIL_SENT) === 1;
+  }
+
+  /** Restore: everything is delivered; feeders that kept their connection open may end. */
+  setFinished(): void {
+    Atomics.store(this.#words, FINISHED, 1);
+    this.ring();
+  }
+
+  get finished(): boolean {
+    return Atomics.load(this.#words, FINISHED) === 1;
+  }
+
+  /** Feeders send nothing more, but keep their connections open until the peer or main ends them. */
+  setGiveUp(): void {
+    Atomics.store(this.#words, GIVE_UP, 1);
+    this.ring();
+  }
+
+  get giveUp(): boolean {
+    return Atomics.load(this.#words, GIVE_UP) === 1;
+  }
+
+  /** Wakes everybody who waits for a change. */
+  ring(): void {
+    Atomics.add(this.#words, BELL, 1);
+    Atomics.notify(this.#words, BELL);
+  }
+
+  /** Waits until a condition on this block holds, without ever blocking the thread's event loop. */
+  async until(condition: () => boolean): Promise<void> {
+    for (;;) {
+      const heard = Atomics.load(this.#words, BELL);
+      if (condition()) return;
+      // The time-out is a safety net only: a lost wake-up costs 100 ms and never a hang.
+      const wait = Atomics.waitAsync(this.#words, BELL, heard, 100);
+      if (wait.async) await wait.value;
+    }
+  }
+}

@@ -1,0 +1,82 @@
+import type { Failure } from "../errors.ts";
+import type { ChannelRecord, Extent } from "../formats/image/model.ts";
+import type { ChannelSummary } from "../formats/migration/summary.ts";
+
+/** What goes to a worker and comes back: plain data only. */
+
+/** The image as a worker sees it. The descriptor is borrowed: main owns and closes it. */
+export interface BorrowedImage {
+  readonly fd: number;
+  /** File offset of the superblock. */
+  readonly base: number;
+  readonly directIo: boolean;
+}
+
+/** Drain one of QEMU's connections into the image. */
+export interface DrainTask {
+  /** Which connection of this run, in the order of accepting. */
+  readonly connection: number;
+  /** The worker's own descriptor of the connection, from the moment it says "taken". */
+  readonly socketFd: number;
+  readonly image: BorrowedImage;
+  readonly control: SharedArrayBuffer;
+  readonly blockBytes: number;
+  readonly slots: number;
+  readonly checksum: boolean;
+  /** The image is a regular file: space can be reserved. */
+  readonly sparse: boolean;
+  /** Bytes that the image's device can hold, from the base; null where only the file system knows. */
+  readonly capacity: number | null;
+  readonly maxBytes: number | null;
+  readonly rate: number | null;
+}
+
+/** What a drained connection left in the image. */
+export interface Drained {
+  readonly summary: ChannelSummary;
+  readonly blockBytes: number;
+  readonly extents: readonly Extent[];
+  /** End of the space claimed for the last extent; what lies behind its data is unused. */
+  readonly claimedEnd: number;
+  readonly checksums: Uint32Array | null;
+  /** Between the first and the last byte. */
+  readonly activeMs: number;
+}
+
+/** Feed one channel of the image to the destination's connection. */
+export interface FeedTask {
+  readonly connection: number;
+  readonly socketFd: number;
+  readonly image: BorrowedImage;
+  readonly control: SharedArrayBuffer;
+  readonly record: ChannelRecord;
+  readonly slots: number;
+  /** Bytes at the start of the channel that main sent (and checked) when it connected. */
+  readonly alreadySent: number;
+  /** Number of multifd channels. */
+  readonly multifdChannels: number;
+  readonly rate: number | null;
+}
+
+export interface Fed {
+  readonly bytes: number;
+  readonly activeMs: number;
+}
+
+/** Read one channel of the image and check it. */
+export interface CheckTask {
+  /** Where its progress is counted. */
+  readonly connection: number;
+  readonly image: BorrowedImage;
+  readonly control: SharedArrayBuffer;
+  readonly record: ChannelRecord;
+  readonly slots: number;
+}
+
+export interface Checked {
+  readonly summary: ChannelSummary;
+  readonly blocks: number;
+}
+
+/** Error classes do not survive between threads, so that a worker answers with data either way. */
+export type Answer<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly failure: Failure };
