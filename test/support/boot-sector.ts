@@ -1,0 +1,112 @@
+const ORIGIN = 0x7c00; // where the BIOS loads a boot sector and jumps to
+const GDT = 0x7c80;
+const PROTECTED_MODE = 0x7c40;
+const SECTOR = 512;
+/** A disk that the BIOS takes seriously. */
+const DISK_BYTES = 2 ** 20;
+
+export interface DirtierOptions {
+  /** First and end address of the RAM it walks over, multiples of 4096, from 1 MiB to at most 2 GiB. */
+  readonly start: number;
+  readonly end: number;
+  /** Empty loop turns after each page; 0, the default, dirties as fast as the machine can. */
+  readonly spin?: number;
+}
+
+/**
+ * A raw disk image whose boot sector is the smallest guest that never rests: it enters 32-bit protected
+ * mode and walks over RAM for ever, page after page, from `start` to `end`. Pass s (from 1) stores one
+ * 8-byte word, s and its complement, at the beginning of every page. So at any instant the pages
+ * before the cursor carry s and all others s-1: what a save of a running guest must keep.
+ * It disables interrupts and calls nothing, so no firmware ever runs again and every byte above 1 MiB,
+ * the firmware's tables included, is its own.
+ */
+export function dirtierDisk({ start, end, spin = 0 }: DirtierOptions): Buffer {
+  if (start < 0x100000 || end > 2 ** 31 || start >= end || start % 4096 || end % 4096) {
+    throw new RangeError(`a dirtier cannot walk from ${start} to ${end}`);
+  }
+  const disk = Buffer.alloc(DISK_BYTES);
+  place(disk, ORIGIN, enterProtectedMode());
+  place(disk, PROTECTED_MODE, walk(start, end, spin));
+  place(disk, GDT, globalDescriptors());
+  disk.writeUInt16LE(0xaa55, SECTOR - 2); // the BIOS boots nothing without it
+  return disk;
+}
+
+/** 16-bit real mode code, Intel syntax beside the bytes. */
+function enterProtectedMode(): number[] {
+  return [
+    ...[0xfa], // cli
+    ...[0x31, 0xc0], // xor ax, ax
+    ...[0x8e, 0xd8], // mov ds, ax
+    ...[0xe4, 0x92], // in al, 0x92          ; the chipset's port for address line 20
+    ...[0x0c, 0x02], // or al, 2             ; open it, or odd megabytes alias even ones
+    ...[0xe6, 0x92], // out 0x92, al
+    ...[0x0f, 0x01, 0x16, ...u16(GDT + 24)], // lgdt [GDT + 24]
+    ...[0x0f, 0x20, 0xc0], // mov eax, cr0
+    ...[0x0c, 0x01], // or al, 1             ; PE
+    ...[0x0f, 0x22, 0xc0], // mov cr0, eax
+    ...[0xea, ...u16(PROTECTED_MODE), ...u16(0x08)], // jmp 0x08:PROTECTED_MODE
+  ];
+}
+
+/** 32-bit code. One MMX store per page, because two stores could be seen half done. */
+function walk(start: number, end: number, spin: number): number[] {
+  const page = [
+    ...[0x0f, 0x7f, 0x07], // page: movq [edi], mm0
+    ...[0xb9, ...u32(spin)], // mov ecx, spin
+    ...[0xe3, 0x03], // jecxz +3             ; over the loop
+    ...[0x49], // dec ecx
+    ...[0x75, 0xfd], // jnz -3
+    ...[0x81, 0xc7, ...u32(4096)], // add edi, 4096
+    ...[0x81, 0xff, ...u32(end)], // cmp edi, end
+  ];
+  const pass = [
+    ...[0x43], // pass: inc ebx
+    ...[0x89, 0xd8], // mov eax, ebx
+    ...[0xf7, 0xd0], // not eax
+    ...[0x50], // push eax
+    ...[0x53], // push ebx
+    ...[0x0f, 0x6f, 0x04, 0x24], // movq mm0, [esp]
+    ...[0x83, 0xc4, 0x08], // add esp, 8
+    ...[0xbf, ...u32(start)], // mov edi, start
+    ...page,
+    ...[0x72, back(page.length + 2)], // jb page
+  ];
+  return [
+    ...[0x66, 0xb8, ...u16(0x10)], // mov ax, 0x10     ; the flat data segment
+    ...[0x8e, 0xd8], // mov ds, ax
+    ...[0x8e, 0xd0], // mov ss, ax
+    ...[0xbc, ...u32(ORIGIN)], // mov esp, ORIGIN
+    ...[0x31, 0xdb], // xor ebx, ebx
+    ...pass,
+    ...[0xeb, back(pass.length + 2)], // jmp pass
+  ];
+}
+
+/** Three descriptors (Intel SDM volume 3, 3.4.5): null, and flat 4 GiB code and data; then the register image for lgdt. */
+function globalDescriptors(): number[] {
+  return [
+    ...[0, 0, 0, 0, 0, 0, 0, 0],
+    ...[0xff, 0xff, 0, 0, 0, 0x9a, 0xcf, 0], // 0x08: code, 32-bit, pages, base 0
+    ...[0xff, 0xff, 0, 0, 0, 0x92, 0xcf, 0], // 0x10: data
+    ...[...u16(23), ...u32(GDT)],
+  ];
+}
+
+/** Copies code that was assembled for `address` to where the BIOS will have loaded it from. */
+function place(disk: Buffer, address: number, bytes: number[]): void {
+  disk.set(bytes, address - ORIGIN);
+}
+
+function back(bytes: number): number {
+  return 256 - bytes;
+}
+
+function u16(value: number): number[] {
+  return [value & 0xff, value >>> 8];
+}
+
+function u32(value: number): number[] {
+  return [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24];
+}
