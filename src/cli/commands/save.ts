@@ -1,0 +1,97 @@
+import type { Command } from "commander";
+import type { CompletedEvent } from "../../control/events.ts";
+import { MAX_CHANNELS, parseChannels } from "../expect.ts";
+import { formatBytes, formatChannels, formatDuration, formatRate } from "../format.ts";
+import { Hold } from "../hold.ts";
+import { collectMeta, type Pair } from "../meta.ts";
+import { addTransferOptions, repeatable, type TransferFlags, transferOptions, valued } from "../options.ts";
+import type { Output } from "../output.ts";
+import { runSession, type Session } from "../session.ts";
+import { parseChoice, parsePair, parsePositiveSize, usage } from "../values.ts";
+
+interface SaveFlags extends TransferFlags {
+  readonly listen: string;
+  readonly allowRemote?: true;
+  readonly channels?: number;
+  readonly hold?: true;
+  readonly checksum?: "crc32" | "none";
+  readonly expectBytes?: number;
+  readonly maxBytes?: number;
+  readonly meta?: readonly Pair[];
+  readonly metaFile?: readonly Pair[];
+}
+
+const EXAMPLE = `
+Example:
+  multifd-helper save vm.mfd --listen unix:/run/vm/save.sock --channels 4
+  then, in QEMU: migrate to unix:/run/vm/save.sock with multifd on and multifd-channels 4`;
+
+export function addSaveCommand(program: Command, output: Output): void {
+  const command = program
+    .command("save")
+    .description("Accepts the channels of a migrating QEMU, and writes and seals an image.")
+    .requiredOption("--listen <address>", "unix:PATH, tcp:HOST:PORT, or fd:N (a listening socket)")
+    .option("--allow-remote", "accept a tcp address that is not loopback")
+    .addOption(
+      valued(
+        "--channels <n>",
+        `multifd channels to expect, 0 to ${MAX_CHANNELS} (default: any complete set)`,
+        parseChannels,
+      ),
+    )
+    .option("--hold", "seal only after the line commit on stdin; abort or end of input discards")
+    .addOption(valued("--format <format>", "stream (default: stream)", parseFormat))
+    .addOption(
+      valued(
+        "--checksum <method>",
+        "crc32 or none (default: crc32)",
+        parseChoice(["crc32", "none"] as const),
+      ),
+    )
+    .addOption(valued("--expect-bytes <bytes>", "refuse at once where there is less room", parsePositiveSize))
+    .addOption(valued("--max-bytes <bytes>", "fail when the streams grow beyond it", parsePositiveSize))
+    .addOption(repeatable("--meta <key=value>", "text to keep in the image (repeatable)", parsePair))
+    .addOption(repeatable("--meta-file <key=path>", "file to keep in the image (repeatable)", parsePair));
+  addTransferOptions(command)
+    .addHelpText("after", EXAMPLE)
+    .action(async (image: string, flags: SaveFlags) => {
+      const completed = await runSession(output, flags, (session) => runSave(image, flags, session));
+      output.completed(completed, savedSentence(completed));
+    });
+}
+
+async function runSave(image: string, flags: SaveFlags, session: Session): Promise<CompletedEvent> {
+  // Listening to stdin starts first, so that an abort is heard during start-up, too.
+  const hold = flags.hold ? new Hold(process.stdin, session.cancel, session.log) : undefined;
+  try {
+    const meta = await collectMeta(flags.meta, flags.metaFile);
+    const { save } = await import("../../index.ts");
+    return await save({
+      ...transferOptions(image, flags, session),
+      listen: flags.listen,
+      allowRemote: flags.allowRemote,
+      channels: flags.channels,
+      checksum: flags.checksum,
+      expectBytes: flags.expectBytes,
+      maxBytes: flags.maxBytes,
+      meta,
+      confirm: hold?.confirm,
+    });
+  } finally {
+    hold?.close();
+  }
+}
+
+/** There is one format so far; the option exists so that scripts can already say what they mean. */
+function parseFormat(text: string, what: string): "stream" {
+  if (text === "mapped-ram") {
+    throw usage(`${what} mapped-ram is not supported by this version yet; leave it out or say stream`);
+  }
+  return parseChoice(["stream"] as const)(text, what);
+}
+
+function savedSentence({ bytes, elapsedMs, image }: CompletedEvent): string {
+  const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
+  const channels = formatChannels(image.multifdChannels);
+  return `Saved ${formatBytes(bytes)} over ${channels} to ${image.path} in ${formatDuration(elapsedMs)} (${rate}), sealed.`;
+}

@@ -1,0 +1,35 @@
+import type { Command } from "commander";
+import type { VerifyReport } from "../../index.ts";
+import type { VerifiedEvent } from "../events.ts";
+import { formatBytes, formatDuration, formatRate } from "../format.ts";
+import { addRunOptions, type RunFlags, runOptions } from "../options.ts";
+import type { Output } from "../output.ts";
+import { runSession } from "../session.ts";
+
+const EXAMPLE = `
+Example:
+  multifd-helper verify vm.mfd && echo intact
+
+An image saved with --checksum none has only its structure to check; the answer says so.`;
+
+export function addVerifyCommand(program: Command, output: Output): void {
+  addRunOptions(program.command("verify"))
+    .description("Reads the whole image and checks every checksum and the streams' structure.")
+    .addHelpText("after", EXAMPLE)
+    .action(async (image: string, flags: RunFlags) => {
+      const report = await runSession(output, flags, async (session) => {
+        const { verify } = await import("../../index.ts");
+        return verify(runOptions(image, flags, session));
+      });
+      output.completed(verifiedEvent(report), verifiedSentence(report));
+    });
+}
+
+function verifiedEvent({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): VerifiedEvent {
+  return { event: "completed", bytes, elapsedMs, image: { path }, checked, blocks };
+}
+
+function verifiedSentence({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): string {
+  const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
+  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks are intact, ${checked} checked in ${formatDuration(elapsedMs)} (${rate}).`;
+}

@@ -1,0 +1,38 @@
+import type { Expectations } from "../control/options.ts";
+import { parseInteger, parsePair, usage } from "./values.ts";
+
+export const MAX_CHANNELS = 255;
+export const parseChannels: (text: string, what: string) => number = parseInteger(0, MAX_CHANNELS);
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** "channels=4,uuid=…,machine=pc-q35-7.2": any of the three, each once. */
+export function parseExpect(text: string, what: string): Expectations {
+  const expected: { channels?: number; uuid?: string; machine?: string } = {};
+  for (const part of text.split(",")) {
+    const [key, value] = parsePair(part, what);
+    if (key in expected) throw usage(`${what} names ${key} twice`);
+    if (key === "channels") expected.channels = parseChannels(value, `${what} channels`);
+    else if (key === "uuid") expected.uuid = parseUuid(value, what);
+    else if (key === "machine" && value !== "") expected.machine = value;
+    else throw usage(`${what} knows channels=N, uuid=UUID and machine=NAME, not ${JSON.stringify(part)}`);
+  }
+  return expected;
+}
+
+/** `--channels N` says the same as `--expect channels=N`; both may be given if they agree. */
+export function mergeExpectations(
+  expect: Expectations | undefined,
+  channels: number | undefined,
+): Expectations | undefined {
+  if (channels === undefined) return expect;
+  if (expect?.channels !== undefined && expect.channels !== channels) {
+    throw usage(`--channels ${channels} contradicts --expect channels=${expect.channels}`);
+  }
+  return { ...expect, channels };
+}
+
+function parseUuid(text: string, what: string): string {
+  if (!UUID.test(text)) throw usage(`${what} wants uuid=xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`);
+  return text.toLowerCase();
+}

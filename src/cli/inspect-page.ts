@@ -1,0 +1,134 @@
+import type { ImageMetadata } from "../formats/image/model.ts";
+import type { ChannelReport, DestinationNeeds, ImageReport } from "../index.ts";
+import { formatBytes } from "./format.ts";
+
+/** What `inspect` shows a person; `--json` has the same facts and more. Ends with a newline. */
+export function describeImage(report: ImageReport): string {
+  const sections = [describeFile(report)];
+  const { metadata, destination } = report;
+  if (metadata !== null) {
+    sections.push(describeVm(metadata), describeChannels(report.channels), describeRam(metadata));
+    sections.push(...describeUserData(metadata));
+  }
+  if (destination !== null) sections.push(describeDestination(report, destination));
+  return `${sections.join("\n\n")}\n`;
+}
+
+function describeFile(report: ImageReport): string {
+  const { metadata, bytes, dataBytes } = report;
+  const size =
+    bytes === null || dataBytes === null
+      ? "unknown, as it was never finished"
+      : `${formatBytes(bytes)} (${bytes} bytes), ${formatBytes(dataBytes)} of it from QEMU`;
+  return section(`Image ${report.path}`, [
+    ["format", `${report.format}, version ${report.formatVersion}`],
+    ["sealed", report.sealed ? `yes, ${describeEvidence(metadata)}` : "no: it cannot be restored"],
+    ["created", report.created],
+    ["written by", metadata?.writer],
+    ["image UUID", report.imageUuid],
+    ["starts at", report.base === 0 ? undefined : `byte ${report.base} of the file`],
+    ["size", size],
+  ]);
+}
+
+function describeEvidence(metadata: ImageMetadata | null): string {
+  if (metadata === null) return "on unknown evidence";
+  const { verdict, decidedBy, reasons } = metadata.evidence;
+  const found = verdict === "complete" ? "the streams are complete" : "the streams do not prove completeness";
+  const decided = decidedBy === "commit" ? "the manager committed it" : "decided by their structure";
+  return [`${found}; ${decided}`, ...reasons].join("; ");
+}
+
+function describeVm(metadata: ImageMetadata): string {
+  return section("Virtual machine", [
+    ["machine", metadata.machine ?? "unknown"],
+    ["UUID", metadata.vmUuid ?? "none"],
+    ["page size", `${metadata.pageSize} bytes`],
+    ["capabilities", metadata.capabilities.join(", ") || undefined],
+    ["compression", metadata.compression ?? "none"],
+    ["barriers", metadata.barrierMode ?? "none"],
+    ["devices", metadata.devices.join(", ") || undefined],
+  ]);
+}
+
+function describeChannels(channels: readonly ChannelReport[]): string {
+  const rows = channels.map((channel): Row => {
+    const marks = channel.channel === "main" ? "barriers" : "syncs";
+    const blocks = `blocks of ${formatBytes(channel.blockBytes)}`;
+    const checksum = channel.checksum === "none" ? "no checksums" : channel.checksum;
+    return [
+      channel.channel === "main" ? "main" : `channel ${channel.channel}`,
+      `${formatBytes(channel.bytes)} in ${channel.extents} extents, ${blocks}, ${checksum}, ${channel.syncs} ${marks}`,
+    ];
+  });
+  return section("Channels", rows);
+}
+
+function describeRam(metadata: ImageMetadata): string {
+  return section(
+    "RAM blocks",
+    metadata.ramBlocks.map((block): Row => [block.name, formatBytes(block.usedLength)]),
+  );
+}
+
+/** Keys and sizes only: a value may be a whole domain definition, and it may be confidential. */
+function describeUserData({ user, userBinary }: ImageMetadata): string[] {
+  const rows: Row[] = [
+    ...Object.entries(user).map(([key, text]): Row => [key, `text, ${formatBytes(Buffer.byteLength(text))}`]),
+    ...Object.entries(userBinary).map(
+      ([key, base64]): Row => [key, `binary, ${formatBytes(Buffer.byteLength(base64, "base64"))}`],
+    ),
+  ];
+  return rows.length === 0 ? [] : [section("Metadata", rows)];
+}
+
+function describeDestination(report: ImageReport, needs: DestinationNeeds): string {
+  const options = [
+    needs.machine === null ? "the machine type of the source" : `-machine ${needs.machine}`,
+    needs.uuid === null ? "no -uuid" : `-uuid ${needs.uuid}`,
+    "-incoming defer",
+  ];
+  const ram = needs.zeroedRam
+    ? "must be all zero: start QEMU afresh, and truncate a shared memory file to 0 and back before"
+    : "need not be zeroed";
+  const requirements = section("To restore it", [
+    ["QEMU", `${options.join(", ")}, and the devices and accelerator of the source`],
+    ["RAM", ram],
+  ]);
+  const offset = report.base === 0 ? "" : ` --offset ${report.base}`;
+  return `${requirements}
+  then, by QMP, in this order:
+${qmpCommands(report, needs)
+  .map((command) => `    ${JSON.stringify(command)}`)
+  .join("\n")}
+  then, when migrate-incoming has returned:
+    multifd-helper restore ${report.path}${offset} --connect unix:/PATH/OF/SOCKET`;
+}
+
+function qmpCommands(report: ImageReport, needs: DestinationNeeds): object[] {
+  const capabilities = [
+    "events",
+    ...(needs.multifd ? ["multifd"] : []),
+    ...(report.metadata?.capabilities ?? []),
+  ].map((capability) => ({ capability, state: true }));
+  const parameters = {
+    "multifd-channels": needs.multifdChannels,
+    "multifd-compression": needs.multifdCompression,
+  };
+  return [
+    { execute: "migrate-set-capabilities", arguments: { capabilities } },
+    ...(needs.multifd ? [{ execute: "migrate-set-parameters", arguments: parameters }] : []),
+    { execute: "migrate-incoming", arguments: { uri: "unix:/PATH/OF/SOCKET" } },
+  ];
+}
+
+type Row = readonly [label: string, value: string | undefined];
+
+/** A heading and aligned rows; rows without a value are left out. */
+function section(heading: string, rows: readonly Row[]): string {
+  const width = Math.max(12, ...rows.map(([label]) => label.length));
+  const lines = rows.flatMap(([label, value]) =>
+    value === undefined ? [] : [`  ${label.padEnd(width)}  ${value}`],
+  );
+  return [heading, ...lines].join("\n");
+}

@@ -1,0 +1,144 @@
+import { type Command, Option } from "commander";
+import type { DirectIo, RunOptions, TransferOptions } from "../control/options.ts";
+import type { Session } from "./session.ts";
+import {
+  parseChoice,
+  parseInteger,
+  parsePositiveSeconds,
+  parsePositiveSize,
+  parseSeconds,
+  parseSize,
+} from "./values.ts";
+
+/*
+ * Option groups: each `add…Options` declares on a command what its `…Flags` describe, and `…Options`
+ * turns them into the library's options.
+ */
+
+export interface ImageFlags {
+  readonly offset?: number;
+}
+
+export interface LogFlags {
+  readonly logLevel?: (typeof LOG_LEVELS)[number];
+  readonly logFile?: string;
+}
+
+export interface RunFlags extends ImageFlags, LogFlags {
+  readonly directIo?: DirectIo;
+  readonly workers?: number;
+}
+
+export interface TransferFlags extends RunFlags {
+  readonly connectTimeout?: number;
+  readonly stallTimeout?: number;
+  readonly rate?: number;
+  readonly force?: true;
+}
+
+const MAX_WORKERS = 256;
+const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "silent"] as const;
+
+/** An option with a value; `parse` gets the text and the option's name for its message. */
+export function valued<T>(
+  flags: string,
+  description: string,
+  parse: (text: string, what: string) => T,
+): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text) => parse(text, option.long ?? flags));
+}
+
+/** An option that may be given several times and collects its values in order. */
+export function repeatable<T>(
+  flags: string,
+  description: string,
+  parse: (text: string, what: string) => T,
+): Option {
+  const option = new Option(flags, description);
+  return option.argParser((text, previous: readonly T[] = []) => [
+    ...previous,
+    parse(text, option.long ?? flags),
+  ]);
+}
+
+/** What every command that opens an image has. */
+export function addImageOptions(command: Command): Command {
+  return command
+    .optionsGroup("Image and output:")
+    .argument("<image>", "path of the image, or fd:N for an inherited descriptor")
+    .addOption(
+      valued("--offset <bytes>", "what lies before belongs to somebody else (default: 0)", parseSize),
+    )
+    .option("--json", "write JSON to stdout and nothing else");
+}
+
+/** What save, restore and verify have in common. */
+export function addRunOptions(command: Command): Command {
+  return addImageOptions(command)
+    .addOption(
+      valued(
+        "--direct-io <mode>",
+        "auto: O_DIRECT where possible; on: or refuse; off (default: auto)",
+        parseChoice(["auto", "on", "off"] as const),
+      ),
+    )
+    .addOption(
+      valued(
+        "--workers <n>",
+        "worker threads (default: one per channel, at most one per core)",
+        parseInteger(1, MAX_WORKERS),
+      ),
+    )
+    .addOption(
+      valued("--log-level <level>", `${LOG_LEVELS.join(", ")} (default: warn)`, parseChoice(LOG_LEVELS)),
+    )
+    .option("--log-file <path>", "append the log to this file instead of stderr");
+}
+
+/** What save and restore have in common. */
+export function addTransferOptions(command: Command): Command {
+  command
+    .optionsGroup("Transfer:")
+    .addOption(
+      valued(
+        "--connect-timeout <seconds>",
+        "until the full set of channels is connected (default: 60)",
+        parsePositiveSeconds,
+      ),
+    )
+    .addOption(
+      valued(
+        "--stall-timeout <seconds>",
+        "fail when no channel moves a byte for so long; 0: wait for ever (default: 0)",
+        parseSeconds,
+      ),
+    )
+    .addOption(
+      valued("--rate <bytes/s>", "limit for all channels together (default: unlimited)", parsePositiveSize),
+    )
+    .option("--force", "go on, with a warning, where an expectation is not met");
+  return addRunOptions(command);
+}
+
+export function runOptions(image: string, flags: RunFlags, session: Session): RunOptions {
+  return {
+    image,
+    offset: flags.offset,
+    directIo: flags.directIo,
+    workers: flags.workers,
+    signal: session.signal,
+    onEvent: session.onEvent,
+    log: session.log,
+  };
+}
+
+export function transferOptions(image: string, flags: TransferFlags, session: Session): TransferOptions {
+  return {
+    ...runOptions(image, flags, session),
+    connectTimeoutMs: flags.connectTimeout,
+    stallTimeoutMs: flags.stallTimeout,
+    rate: flags.rate,
+    force: flags.force,
+  };
+}

@@ -1,0 +1,70 @@
+import { Command, CommanderError } from "commander";
+import { MultifdError, toFailure } from "../errors.ts";
+import { addCapabilitiesCommand } from "./commands/capabilities.ts";
+import { addInspectCommand } from "./commands/inspect.ts";
+import { addRestoreCommand } from "./commands/restore.ts";
+import { addSaveCommand } from "./commands/save.ts";
+import { addVerifyCommand } from "./commands/verify.ts";
+import { exitStatusOf } from "./exit.ts";
+import { type Output, openOutput } from "./output.ts";
+import { VERSION } from "./version.ts";
+
+const EXIT_STATUSES = `
+Exit status:
+  0  done
+  1  internal error
+  2  the command line makes no sense
+  3  the peer: a channel closed early, broke the protocol or is missing; or the manager aborted
+  4  the image: not ours, not sealed, damaged, or not what was expected
+  5  input or output: no space, read-only, O_DIRECT refused
+  6  timeout
+  7  QEMU or QMP refused
+  128+n  cancelled by signal n, after cleaning up
+
+Sizes take K, M, G or T (binary) or 0x; addresses are unix:PATH, tcp:HOST:PORT or, to listen, fd:N.`;
+
+/** Runs one command line (without node and script) and answers the exit status; every failure has been told by then. */
+export async function runCli(argv: readonly string[]): Promise<number> {
+  const output = openOutput(argv);
+  const program = buildProgram(output);
+  try {
+    await program.parseAsync(argv, { from: "user" });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+    const told = error instanceof CommanderError ? usageError(error, helpFor(program, argv)) : error;
+    output.failed(toFailure(told));
+    return exitStatusOf(told);
+  }
+}
+
+/** The commands, each registered by its own file; a new one is one more line here. */
+export function buildProgram(output: Output): Command {
+  const program = new Command("multifd-helper")
+    .description("Saves and restores QEMU virtual machines over parallel multifd channels.")
+    .version(VERSION, "-V, --version", "print the version")
+    .helpOption("-h, --help", "print help")
+    .helpCommand("help [command]", "print help for a command")
+    .addHelpText("after", EXIT_STATUSES)
+    .exitOverride()
+    // What commander would print about a wrong command line is told by output.failed, in one line.
+    .configureOutput({ outputError: () => undefined });
+  addSaveCommand(program, output);
+  addRestoreCommand(program, output);
+  addInspectCommand(program, output);
+  addVerifyCommand(program, output);
+  addCapabilitiesCommand(program, output);
+  return program;
+}
+
+/** Commander's "error: option … (Did you mean …?)" as our one sentence. */
+function usageError(error: CommanderError, help: string): MultifdError {
+  const reason =
+    error.code === "commander.help" ? "a command is missing" : error.message.replace(/^error: /, "");
+  return new MultifdError("USAGE", `${reason.replace(/\s*\n\s*/g, " ")}; see ${help}`);
+}
+
+function helpFor(program: Command, argv: readonly string[]): string {
+  const command = program.commands.find((candidate) => candidate.name() === argv[0]);
+  return command === undefined ? "multifd-helper --help" : `multifd-helper ${command.name()} --help`;
+}

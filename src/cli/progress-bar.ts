@@ -1,0 +1,50 @@
+import type { ProgressEvent } from "../control/events.ts";
+import { formatBytes, formatDuration, formatRate } from "./format.ts";
+
+/** What of a terminal's stream the bar uses. */
+export interface Terminal {
+  readonly columns?: number;
+  write(text: string): unknown;
+}
+
+const BAR_CELLS = 24;
+const ERASE_LINE = "\r\u001b[K";
+
+/** One line at the bottom of a terminal that is drawn over itself. */
+export class ProgressBar {
+  readonly #terminal: Terminal;
+  #drawn = false;
+
+  constructor(terminal: Terminal) {
+    this.#terminal = terminal;
+  }
+
+  note(text: string): void {
+    // A line longer than the terminal would wrap, and then could not be erased.
+    const width = (this.#terminal.columns ?? 80) - 1;
+    this.#terminal.write(`${ERASE_LINE}${text.slice(0, width)}`);
+    this.#drawn = true;
+  }
+
+  show(progress: ProgressEvent): void {
+    this.note(describeProgress(progress));
+  }
+
+  clear(): void {
+    if (!this.#drawn) return;
+    this.#terminal.write(ERASE_LINE);
+    this.#drawn = false;
+  }
+}
+
+/** The bar's text: with a bar, a percentage and the time left where the total is known. */
+export function describeProgress({ bytes, bytesPerSecond, elapsedMs, totalBytes }: ProgressEvent): string {
+  const moved = `${formatBytes(bytes)}  ${formatRate(bytesPerSecond)}`;
+  if (totalBytes === undefined || totalBytes === 0) return `${moved}  ${formatDuration(elapsedMs)}`;
+  const share = Math.min(bytes / totalBytes, 1);
+  const filled = Math.floor(share * BAR_CELLS);
+  const bar = `[${"#".repeat(filled)}${".".repeat(BAR_CELLS - filled)}]`;
+  const left =
+    bytesPerSecond > 0 ? `  ${formatDuration(((totalBytes - bytes) / bytesPerSecond) * 1000)} left` : "";
+  return `${bar} ${Math.floor(share * 100)} %  ${moved}${left}`;
+}

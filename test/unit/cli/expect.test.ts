@@ -1,0 +1,39 @@
+import { expect, test } from "vitest";
+import { mergeExpectations, parseExpect } from "../../../src/cli/expect.ts";
+
+const UUID = "00112233-4455-6677-8899-aabbccddeeff";
+const usage = (message: RegExp) =>
+  expect.objectContaining({ code: "USAGE", message: expect.stringMatching(message) });
+
+test("any of the three expectations can be given, in any order", () => {
+  expect(parseExpect(`machine=pc-q35-7.2,uuid=${UUID.toUpperCase()},channels=4`, "--expect")).toEqual({
+    machine: "pc-q35-7.2",
+    uuid: UUID,
+    channels: 4,
+  });
+  expect(parseExpect("channels=0", "--expect")).toEqual({ channels: 0 });
+});
+
+test("an expectation that cannot be checked is refused instead of ignored", () => {
+  const refused = [
+    "",
+    "channels",
+    "channels=",
+    "channels=256",
+    "uuid=1234",
+    "machine=",
+    "ram=1G",
+    "channels=4,",
+  ];
+  for (const text of refused) {
+    expect(() => parseExpect(text, "--expect"), text).toThrow(usage(/--expect/));
+  }
+  expect(() => parseExpect("channels=4,channels=4", "--expect")).toThrow(usage(/channels twice/));
+});
+
+test("--channels is merged into the expectations and must agree with them", () => {
+  expect(mergeExpectations(undefined, undefined)).toBeUndefined();
+  expect(mergeExpectations(undefined, 4)).toEqual({ channels: 4 });
+  expect(mergeExpectations({ machine: "pc", channels: 4 }, 4)).toEqual({ machine: "pc", channels: 4 });
+  expect(() => mergeExpectations({ channels: 2 }, 4)).toThrow(usage(/--channels 4 contradicts/));
+});

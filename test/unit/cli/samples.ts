@@ -1,0 +1,64 @@
+import type { CliEvent } from "../../../src/cli/events.ts";
+
+/** All events, and the two kinds of completed. */
+type Samples = {
+  readonly [E in CliEvent as E extends { checked: unknown } ? "verified" : E["event"]]: Required<E>;
+};
+
+const CHANNELS = [
+  { channel: "main", bytes: 4096, bytesPerSecond: 8192.5 },
+  { channel: 254, bytes: 1_073_741_824, bytesPerSecond: 2_147_483_648 },
+] as const;
+
+/** One of each event with every field: a new field does not compile until it is here, and so in the schema. */
+export const SAMPLES: Samples = {
+  hello: { event: "hello", contract: 1, version: "0.1.0" },
+  listening: { event: "listening", address: "tcp:127.0.0.1:4444" },
+  channel: { event: "channel", channel: 0 },
+  progress: {
+    event: "progress",
+    bytes: 10,
+    bytesPerSecond: 20.25,
+    elapsedMs: 500.5,
+    totalBytes: 100,
+    channels: CHANNELS.map(({ channel, bytes }) => ({ channel, bytes })),
+  },
+  drained: {
+    event: "drained",
+    bytes: 1_073_745_920,
+    elapsedMs: 500,
+    evidence: { verdict: "undecided", reasons: ["main has no RAM END section"] },
+    channels: CHANNELS,
+  },
+  completed: {
+    event: "completed",
+    bytes: 1_073_745_920,
+    elapsedMs: 900,
+    image: {
+      path: "vm.mfd",
+      format: "stream",
+      uuid: "3f0c6a52-2f0e-4c6a-9d4e-0f3a1d1b7a10",
+      bytes: 1_074_003_968,
+      directIo: true,
+      machine: "pc-q35-7.2",
+      vmUuid: null,
+      multifdChannels: 1,
+      compression: "zstd",
+    },
+    channels: CHANNELS,
+  },
+  verified: {
+    event: "completed",
+    bytes: 1_073_745_920,
+    elapsedMs: 480,
+    image: { path: "vm.mfd" },
+    checked: "structure only",
+    blocks: 1025,
+  },
+  failed: {
+    event: "failed",
+    code: "NO_SPACE",
+    message: "there is no room",
+    details: { path: "/x", errno: "ENOSPC", offset: 4096, retried: false, channel: null },
+  },
+};

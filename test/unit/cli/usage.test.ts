@@ -1,0 +1,125 @@
+import { expect, test } from "vitest";
+import { runCommand } from "./run-cli.ts";
+
+const COMMANDS = ["save", "restore", "inspect", "verify", "capabilities"] as const;
+
+const LISTEN = ["--listen", "unix:/nowhere/save.sock"];
+
+const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], told: RegExp])[] = [
+  ["an unknown command", ["safe"], /unknown command 'safe'.* see multifd-helper --help/],
+  ["an unknown option", ["verify", "vm.mfd", "--wrokers", "2"], /unknown option '--wrokers'.*--workers/],
+  ["no image", ["save", ...LISTEN], /missing required argument 'image'/],
+  ["two images", ["inspect", "a", "b"], /too many arguments/],
+  [
+    "no address to listen on",
+    ["save", "vm.mfd"],
+    /'--listen <address>' not specified; see multifd-helper save/,
+  ],
+  ["no address to connect to", ["restore", "vm.mfd"], /'--connect <address>' not specified/],
+  ["an option without its value", ["inspect", "vm.mfd", "--offset"], /'--offset <bytes>' argument missing/],
+  ["a size that is none", ["inspect", "vm.mfd", "--offset", "12q"], /--offset wants a size .*"12q"/],
+  ["too many channels", ["save", "vm.mfd", ...LISTEN, "--channels", "256"], /--channels .* 0 to 255/],
+  [
+    "no channel timeout",
+    ["save", "vm.mfd", ...LISTEN, "--connect-timeout", "0"],
+    /--connect-timeout must be/,
+  ],
+  ["a wrong choice", ["verify", "vm.mfd", "--direct-io", "yes"], /--direct-io is one of auto, on, off/],
+  ["a wrong log level", ["verify", "vm.mfd", "--log-level", "loud"], /--log-level is one of trace,/],
+  [
+    "a format to come",
+    ["save", "vm.mfd", ...LISTEN, "--format", "mapped-ram"],
+    /mapped-ram is not supported/,
+  ],
+  ["an unknown format", ["save", "vm.mfd", ...LISTEN, "--format", "qcow2"], /--format is one of stream/],
+  ["metadata without a key", ["save", "vm.mfd", ...LISTEN, "--meta", "value"], /--meta wants KEY=VALUE/],
+  ["metadata given twice", ["save", "vm.mfd", ...LISTEN, "--meta", "a=1", "--meta", "a=2"], /key a twice/],
+  [
+    "contradicting expectations",
+    ["restore", "vm.mfd", "--connect", "unix:/x", "--channels", "4", "--expect", "channels=2"],
+    /--channels 4 contradicts/,
+  ],
+];
+
+test.each(MISTAKES)("%s is refused with exit status 2 and one sentence", async (_mistake, args, told) => {
+  const { status, stdout, stderr } = await runCommand(...args);
+  expect(status).toBe(2);
+  expect(stdout).toBe("");
+  expect(stderr).toMatch(/^multifd-helper: [^\n]+ \[USAGE\]\n$/);
+  expect(stderr).toMatch(told);
+});
+
+test("under --json a mistake gives hello and failed, too", async () => {
+  const { status, stdout, stderr } = await runCommand("save", "vm.mfd", "--json");
+  expect(status).toBe(2);
+  expect(stderr).toMatch(/^multifd-helper: [^\n]+ \[USAGE\]\n$/);
+  const events = stdout
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  expect(events).toMatchObject([
+    { event: "hello", contract: 1 },
+    { event: "failed", code: "USAGE", message: expect.stringContaining("--listen"), details: {} },
+  ]);
+});
+
+test("a command that answers with one object fails with one", async () => {
+  const { status, stdout } = await runCommand("inspect", "--json");
+  expect(status).toBe(2);
+  expect(JSON.parse(stdout)).toMatchObject({ event: "failed", code: "USAGE" });
+});
+
+test("a log file that cannot be opened is an I/O failure", async () => {
+  const { status, stderr } = await runCommand("verify", "vm.mfd", "--log-file", "/nowhere/log");
+  expect(status).toBe(5);
+  expect(stderr).toMatch(/^multifd-helper: the log file \/nowhere\/log cannot be opened: ENOENT \[IO\]\n$/);
+});
+
+test("without a command the help goes to stderr", async () => {
+  const { status, stdout, stderr } = await runCommand();
+  expect(status).toBe(2);
+  expect(stdout).toBe("");
+  expect(stderr).toMatch(/^Usage: multifd-helper[\s\S]*a command is missing[^\n]*\[USAGE\]\n$/);
+});
+
+test("the help names every command and every exit status", async () => {
+  const { status, stdout } = await runCommand("--help");
+  expect(status).toBe(0);
+  for (const command of COMMANDS) expect(stdout).toMatch(new RegExp(`^ {2}${command} `, "m"));
+  for (const exit of ["0", "1", "2", "3", "4", "5", "6", "7", "128\\+n"]) {
+    expect(stdout).toMatch(new RegExp(`^ {2}${exit} {2}\\S`, "m"));
+  }
+});
+
+test.each(COMMANDS)("the help of %s has an example", async (command) => {
+  const { status, stdout } = await runCommand(command, "--help");
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/Example:\n {2}multifd-helper .*/);
+  expect(stdout).toContain(`multifd-helper ${command} `);
+});
+
+test("--version prints the version alone", async () => {
+  const { status, stdout } = await runCommand("--version");
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+});
+
+test("capabilities --json is one object that names what there is", async () => {
+  const { status, stdout, stderr } = await runCommand("capabilities", "--json");
+  expect(status).toBe(0);
+  expect(stderr).toBe("");
+  expect(JSON.parse(stdout)).toMatchObject({
+    program: "multifd-helper",
+    contract: 1,
+    commands: expect.arrayContaining([...COMMANDS]),
+    formats: ["stream"],
+    features: expect.arrayContaining(["hold", "offset", "meta-file"]),
+    limits: { maxChannels: 255 },
+    platform: { node: process.version, arch: process.arch },
+  });
+});
+
+test("capabilities without --json is a page", async () => {
+  const { stdout } = await runCommand("capabilities");
+  expect(stdout).toMatch(/^multifd-helper \d.* \(contract 1\)\n {2}commands /);
+});
