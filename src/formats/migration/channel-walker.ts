@@ -1,0 +1,73 @@
+import { Buffer } from "node:buffer";
+import { MultifdError } from "../../errors.ts";
+import { MainWalker } from "./main-stream.ts";
+import { MultifdWalker } from "./multifd-packet.ts";
+import type { ChannelSummary, Walker } from "./summary.ts";
+import { MAIN_MAGIC, MULTIFD_MAGIC, protocolError } from "./wire.ts";
+
+/** Which connection this is: main says it in its first 4 bytes, a multifd channel in its first 64. */
+export type ChannelIdentity =
+  | { readonly kind: "main" }
+  | { readonly kind: "multifd"; readonly id: number; readonly uuid: string };
+
+const MAGIC_BYTES = 4;
+
+/** Finds out what an accepted connection is and walks it accordingly. */
+export class ChannelWalker implements Walker<ChannelSummary> {
+  readonly #magic = Buffer.alloc(MAGIC_BYTES);
+  #magicSeen = 0;
+  #walker: MainWalker | MultifdWalker | null = null;
+
+  /** null until enough bytes have passed. */
+  get identity(): ChannelIdentity | null {
+    const walker = this.#walker;
+    if (walker instanceof MainWalker) return { kind: "main" };
+    if (walker === null || walker.id === null || walker.uuid === null) return null;
+    return { kind: "multifd", id: walker.id, uuid: walker.uuid };
+  }
+
+  /** The walker of the main channel, for what it knows early; null when this is another channel or not known yet. */
+  get main(): MainWalker | null {
+    return this.#walker instanceof MainWalker ? this.#walker : null;
+  }
+
+  /** Throws PROTOCOL or TLS_PEER at the first bytes that no migration channel has. */
+  push(chunk: Uint8Array): void {
+    if (this.#walker !== null) {
+      this.#walker.push(chunk);
+      return;
+    }
+    const head = chunk.subarray(0, MAGIC_BYTES - this.#magicSeen);
+    this.#magic.set(head, this.#magicSeen);
+    this.#magicSeen += head.length;
+    if (this.#magicSeen < MAGIC_BYTES) return;
+    this.#walker = walkerFor(this.#magic);
+    this.#walker.push(this.#magic);
+    this.#walker.push(chunk.subarray(head.length));
+  }
+
+  finish(): ChannelSummary {
+    if (this.#walker !== null) return this.#walker.finish();
+    const bytes = this.#magicSeen;
+    throw protocolError(`A channel ended after ${bytes} bytes, before saying what it is`, bytes);
+  }
+}
+
+function walkerFor(magic: Buffer): MainWalker | MultifdWalker {
+  const word = magic.readUInt32BE(0);
+  if (word === MAIN_MAGIC) return new MainWalker();
+  if (word === MULTIFD_MAGIC) return new MultifdWalker();
+  // A TLS record of type handshake (22), version 3.x.
+  if (magic[0] === 0x16 && magic[1] === 0x03) {
+    throw new MultifdError(
+      "TLS_PEER",
+      "The peer opened a TLS session; set the migration parameter tls-creds to an empty string and migrate again.",
+      { offset: 0 },
+    );
+  }
+  const bytes = magic.toString("hex").replace(/..(?!$)/g, "$& ");
+  throw protocolError(
+    `A connection begins with the bytes ${bytes}, but a migration channel begins with 51 45 56 4d or 11 22 33 44`,
+    0,
+  );
+}

@@ -1,0 +1,75 @@
+import { ByteInput, ResumableParser, type Steps } from "./byte-input.ts";
+import { walkConfiguration } from "./configuration.ts";
+import { MainFacts } from "./main-facts.ts";
+import { walkSections } from "./sections.ts";
+import type { MainSummary, RamBlock, Walker } from "./summary.ts";
+import { TailFinder } from "./tail-finder.ts";
+
+/**
+ * Walks the main channel: parses it up to the end of RAM, then looks for the EOF byte and the vmdescription
+ * at its end. Where it cannot be followed (`undecided` says why), RAM is not interpreted further: ramEnd is
+ * null, barriers is empty and barrierMode null, and the record counts say only what was met before.
+ * A stream whose RAM has no END section (a background snapshot) keeps its barriers.
+ * Holds 2 KiB, the barriers, and at most 16 MiB of vmdescription.
+ */
+export class MainWalker implements Walker<MainSummary> {
+  readonly #input = new ByteInput();
+  readonly #facts = new MainFacts();
+  readonly #tail = new TailFinder();
+  readonly #parser = new ResumableParser(this.#input, walkMain(this.#input, this.#facts, this.#tail));
+
+  /** Machine type; null until it has passed. */
+  get machine(): string | null {
+    return this.#facts.machine;
+  }
+
+  /** RAM block list; null until the whole list has passed. */
+  get ramBlocks(): readonly RamBlock[] | null {
+    return this.#facts.ramBlocks;
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#parser.push(chunk);
+  }
+
+  finish(): MainSummary {
+    this.#parser.rethrow();
+    const facts = this.#facts;
+    const tail = this.#tail.finish();
+    const undecided = [...facts.undecided];
+    if (tail === null && this.#tail.endsWithBareEof) {
+      undecided.push("the stream ends with an EOF byte but has no vmdescription (suppress-vmdesc)");
+    }
+    if (tail !== null && tail.pageSize !== facts.pageSize) {
+      undecided.push(
+        `the vmdescription says ${tail.pageSize} bytes a page, but RAM was read with ${facts.pageSize}`,
+      );
+    }
+    return {
+      kind: "main",
+      bytes: this.#input.fed,
+      machine: facts.machine,
+      pageSize: facts.pageSize,
+      capabilities: [...facts.capabilities],
+      uuid: facts.uuid,
+      barrierMode: facts.barrierMode,
+      ramBlocks: facts.ramBlocks ?? [],
+      barriers: [...facts.barriers],
+      ramEnd: facts.ramEnd,
+      pageRecords: facts.pageRecords,
+      zeroRecords: facts.zeroRecords,
+      eofByte: tail?.eofByte ?? null,
+      devices: tail?.devices ?? [],
+      undecided,
+    };
+  }
+}
+
+function* walkMain(input: ByteInput, facts: MainFacts, tail: TailFinder): Steps<never> {
+  const reason = (yield* walkConfiguration(input, facts)) ?? (yield* walkSections(input, facts));
+  if (reason !== null) facts.abandonRam(reason);
+  for (;;) {
+    input.drain((bytes, offset) => tail.scan(bytes, offset));
+    yield;
+  }
+}

@@ -1,0 +1,156 @@
+import { type ByteInput, type Steps, skipBytes } from "./byte-input.ts";
+import type { MainFacts } from "./main-facts.ts";
+import type { RamBlock } from "./summary.ts";
+import { hexWord, protocolError } from "./wire.ts";
+
+/** RAM_SAVE_FLAG_* of QEMU 7.2.22 and 10.0.2, migration/ram.c: the low bits of a record's first word. */
+export const RAM_FLAGS = {
+  ZERO: 0x002,
+  MEM_SIZE: 0x004,
+  PAGE: 0x008,
+  EOS: 0x010,
+  CONTINUE: 0x020,
+  XBZRLE: 0x040,
+  HOOK: 0x080,
+  COMPRESS_PAGE: 0x100,
+  MULTIFD_FLUSH: 0x200,
+} as const;
+
+/** ENCODING_FLAG_XBZRLE, the only encoding there is. */
+const XBZRLE_ENCODING = 1;
+/** zlib's compressBound() adds 13 bytes and a few per 16 KiB; 7.2's loader allows no more. */
+const COMPRESS_SLACK = 64;
+
+/** Walks the records of RAM's sections. The current block outlives a section, as in QEMU. */
+export class RamRecords {
+  readonly #input: ByteInput;
+  readonly #facts: MainFacts;
+  readonly #blocks: ReadonlyMap<string, RamBlock>;
+  #block: RamBlock | null = null;
+
+  constructor(input: ByteInput, facts: MainFacts) {
+    this.#input = input;
+    this.#facts = facts;
+    this.#blocks = new Map((facts.ramBlocks ?? []).map((block) => [block.name, block]));
+  }
+
+  /**
+   * The word behind the block list decides how barriers are marked: sources that send MULTIFD_FLUSH at all
+   * send the first one there (8.1 and later, for newer machine types); otherwise every EOS is a barrier.
+   */
+  *chooseBarrierMode(): Steps {
+    const input = this.#input;
+    while (!input.ready(8)) yield;
+    this.#facts.barrierMode = input.u32(4) === RAM_FLAGS.MULTIFD_FLUSH ? "modern" : "legacy";
+  }
+
+  /** Reads records up to and with EOS. Returns why RAM cannot be followed further, or null. */
+  *walk(): Steps<string | null> {
+    const input = this.#input;
+    const facts = this.#facts;
+    const flagBits = facts.pageSize - 1;
+    for (;;) {
+      while (!input.ready(8)) yield;
+      const at = input.offset;
+      const flags = input.u32(4) & flagBits;
+      const address = input.u64(0) - flags;
+      input.consume(8);
+      if (flags === RAM_FLAGS.EOS || flags === RAM_FLAGS.MULTIFD_FLUSH) {
+        this.#noteBarrier(flags, address, at);
+        if (flags === RAM_FLAGS.EOS) return null;
+        continue;
+      }
+      if (flags === RAM_FLAGS.HOOK) return "RAM has hook records, as RDMA sends them";
+      const kind = flags & ~RAM_FLAGS.CONTINUE;
+      if (!isPageKind(kind)) {
+        throw protocolError(`RAM has a record with the unknown flags ${hexWord(flags)}`, at);
+      }
+      if (kind === flags) yield* this.#readBlockName(at);
+      this.#checkAddress(address, at);
+      switch (kind) {
+        case RAM_FLAGS.ZERO:
+          while (!input.ready(1)) yield;
+          if (input.u8(0) !== 0) throw protocolError("A zero page is filled with something else", at);
+          input.consume(1);
+          facts.zeroRecords += 1;
+          break;
+        case RAM_FLAGS.PAGE:
+          yield* skipBytes(input, facts.pageSize);
+          facts.pageRecords += 1;
+          break;
+        case RAM_FLAGS.XBZRLE:
+          yield* this.#walkXbzrle(at);
+          break;
+        case RAM_FLAGS.COMPRESS_PAGE:
+          yield* this.#walkCompressed(at);
+          break;
+      }
+    }
+  }
+
+  #noteBarrier(flags: number, address: number, at: number): void {
+    const facts = this.#facts;
+    if (address !== 0) throw protocolError(`A RAM word with flags ${hexWord(flags)} has an address`, at);
+    const modern = flags === RAM_FLAGS.MULTIFD_FLUSH;
+    if (modern && facts.barrierMode === "legacy") {
+      throw protocolError("RAM has a MULTIFD_FLUSH although its START section had none", at);
+    }
+    if (modern === (facts.barrierMode === "modern")) facts.barriers.push(at);
+  }
+
+  *#readBlockName(at: number): Steps {
+    const input = this.#input;
+    while (!input.ready(1)) yield;
+    const length = input.u8(0);
+    while (!input.ready(1 + length)) yield;
+    const name = input.text(1, length);
+    const block = this.#blocks.get(name);
+    if (block === undefined) throw protocolError("A RAM record names a block that is not listed", at);
+    this.#block = block;
+    input.consume(1 + length);
+  }
+
+  #checkAddress(address: number, at: number): void {
+    const block = this.#block;
+    if (block === null) throw protocolError("A RAM record continues a block before any was named", at);
+    if (address + this.#facts.pageSize > block.usedLength) {
+      const where = `${hexWord(address)} of the block "${block.name}"`;
+      throw protocolError(`A RAM record lies at ${where}, which has ${block.usedLength} bytes`, at);
+    }
+  }
+
+  /** u8 encoding, u16 length, then the encoded difference. */
+  *#walkXbzrle(at: number): Steps {
+    const input = this.#input;
+    while (!input.ready(3)) yield;
+    const length = input.u16(1);
+    if (input.u8(0) !== XBZRLE_ENCODING || length > this.#facts.pageSize) {
+      throw protocolError("An XBZRLE page has an unknown encoding or is longer than a page", at);
+    }
+    input.consume(3);
+    yield* skipBytes(input, length);
+    this.#facts.pageRecords += 1;
+  }
+
+  /** u32 length, then a zlib stream of its own (the capability compress, up to QEMU 9.0). */
+  *#walkCompressed(at: number): Steps {
+    const input = this.#input;
+    while (!input.ready(4)) yield;
+    const length = input.u32(0);
+    if (length === 0 || length > this.#facts.pageSize + COMPRESS_SLACK) {
+      throw protocolError(`A compressed page has ${length} bytes`, at);
+    }
+    input.consume(4);
+    yield* skipBytes(input, length);
+    this.#facts.pageRecords += 1;
+  }
+}
+
+function isPageKind(kind: number): boolean {
+  return (
+    kind === RAM_FLAGS.ZERO ||
+    kind === RAM_FLAGS.PAGE ||
+    kind === RAM_FLAGS.XBZRLE ||
+    kind === RAM_FLAGS.COMPRESS_PAGE
+  );
+}

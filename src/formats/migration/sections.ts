@@ -1,0 +1,175 @@
+import { type ByteInput, type Steps, skipBytes } from "./byte-input.ts";
+import type { MainFacts } from "./main-facts.ts";
+import { walkBlockList } from "./ram-list.ts";
+import { RamRecords } from "./ram-records.ts";
+import { protocolError } from "./wire.ts";
+
+/** QEMU_VM_* of QEMU 7.2.22 and 10.0.2, migration/savevm.h. */
+const SECTION = { START: 0x01, PART: 0x02, END: 0x03, FULL: 0x04, COMMAND: 0x08, FOOTER: 0x7e } as const;
+/** MIG_CMD_* of migration/savevm.c with the length of their data, as far as they leave RAM readable. */
+const HARMLESS_COMMANDS: ReadonlyMap<number, number> = new Map([
+  [1, 0], // OPEN_RETURN_PATH
+  [2, 4], // PING
+  [3, 0], // POSTCOPY_ADVISE without RAM (dirty-bitmaps only)
+  [11, 0], // SWITCHOVER_START, 10.0
+]);
+const COMMAND_NAMES: ReadonlyMap<number, string> = new Map([
+  [3, "POSTCOPY_ADVISE"],
+  [4, "POSTCOPY_LISTEN"],
+  [5, "POSTCOPY_RUN"],
+  [6, "POSTCOPY_RAM_DISCARD"],
+  [7, "PACKAGED"],
+  [8, "ENABLE_COLO"],
+  [9, "POSTCOPY_RESUME"],
+  [10, "RECV_BITMAP"],
+]);
+const RAM_VERSION = 4;
+const FOOTER_BYTES = 5;
+/** A footer, then type, section id, length and first character of the next section's name (or a command). */
+const FOOTER_AND_NEXT_BYTES: number = FOOTER_BYTES + 7;
+
+interface RamSections {
+  readonly id: number;
+  readonly records: RamRecords;
+}
+
+/** Reads sections until RAM's END has passed. Returns why that was not possible, or null. */
+export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string | null> {
+  let ram: RamSections | null = null;
+  for (;;) {
+    while (!input.ready(1)) yield;
+    const at = input.offset;
+    const type = input.u8(0);
+    let reason: string | null = null;
+    switch (type) {
+      case SECTION.COMMAND:
+        reason = yield* walkCommand(input);
+        break;
+      case SECTION.FULL:
+        if (ram !== null) return yield* endWithoutEnd(input, facts, ram.id);
+        yield* skipEarlySection(input);
+        break;
+      case SECTION.START: {
+        const started: RamSections | string = yield* walkStart(input, facts, ram);
+        if (typeof started === "string") return started;
+        ram = started;
+        break;
+      }
+      case SECTION.PART:
+      case SECTION.END:
+        reason = yield* walkRamSection(input, ram);
+        if (type === SECTION.END && reason === null) {
+          facts.ramEnd = input.offset;
+          return null;
+        }
+        break;
+      default:
+        throw protocolError(`The main channel has a section of type ${type} before the end of RAM`, at);
+    }
+    if (reason !== null) return reason;
+  }
+}
+
+/** u8 type, u16 command, u16 length, data. */
+function* walkCommand(input: ByteInput): Steps<string | null> {
+  while (!input.ready(5)) yield;
+  const at = input.offset;
+  const command = input.u16(1);
+  const length = input.u16(3);
+  if (command === 0) throw protocolError("The main channel has a command of type 0", at);
+  input.consume(5);
+  yield* skipBytes(input, length);
+  if (HARMLESS_COMMANDS.get(command) === length) return null;
+  return `the command ${COMMAND_NAMES.get(command) ?? command} with ${length} bytes stands at offset ${at}`;
+}
+
+/** u8 type, u32 id, u8 length, name, u32 instance, u32 version, for RAM and every other iterable device. */
+function* walkStart(
+  input: ByteInput,
+  facts: MainFacts,
+  known: RamSections | null,
+): Steps<RamSections | string> {
+  const at = input.offset;
+  while (!input.ready(6)) yield;
+  const nameEnd = 6 + input.u8(5);
+  while (!input.ready(nameEnd + 8)) yield;
+  const id = input.u32(1);
+  const name = input.text(6, nameEnd - 6);
+  const instance = input.u32(nameEnd);
+  const version = input.u32(nameEnd + 4);
+  if (!isSectionName(name)) throw protocolError("A START section has no readable name", at);
+  input.consume(nameEnd + 8);
+  if (name !== "ram") return `the iterable device "${name}" starts at offset ${at}`;
+  if (known !== null || instance !== 0 || version !== RAM_VERSION) {
+    throw protocolError(`RAM starts twice, or is instance ${instance} or version ${version}`, at);
+  }
+  yield* walkBlockList(input, facts);
+  const records = new RamRecords(input, facts);
+  yield* records.chooseBarrierMode();
+  const reason = yield* records.walk();
+  if (reason !== null) return reason;
+  yield* walkFooter(input, id);
+  return { id, records };
+}
+
+/** A PART or END section: u8 type, u32 id, records, footer. */
+function* walkRamSection(input: ByteInput, ram: RamSections | null): Steps<string | null> {
+  while (!input.ready(5)) yield;
+  const at = input.offset;
+  const id = input.u32(1);
+  if (ram === null || id !== ram.id) {
+    throw protocolError(`A section continues the device with id ${id}, which never started`, at);
+  }
+  input.consume(5);
+  const reason = yield* ram.records.walk();
+  if (reason === null) yield* walkFooter(input, id);
+  return reason;
+}
+
+function* walkFooter(input: ByteInput, id: number): Steps {
+  while (!input.ready(FOOTER_BYTES)) yield;
+  if (input.u8(0) !== SECTION.FOOTER || input.u32(1) !== id) {
+    throw protocolError(`A section is not closed by the footer of id ${id}`, input.offset);
+  }
+  input.consume(FOOTER_BYTES);
+}
+
+/**
+ * A FULL section before RAM (early-setup devices such as virtio-mem, QEMU 8.0 and later) has no length: it
+ * ends at a footer with its id behind which another section begins.
+ */
+function* skipEarlySection(input: ByteInput): Steps {
+  while (!input.ready(5)) yield;
+  const id = input.u32(1);
+  input.consume(5);
+  for (;;) {
+    while (!input.ready(FOOTER_AND_NEXT_BYTES)) yield;
+    if (input.u8(0) === SECTION.FOOTER && input.u32(1) === id && sectionBegins(input)) break;
+    input.consume(1);
+  }
+  input.consume(FOOTER_BYTES);
+}
+
+function sectionBegins(input: ByteInput): boolean {
+  const type = input.u8(FOOTER_BYTES);
+  if (type === SECTION.COMMAND) return input.u8(FOOTER_BYTES + 1) === 0;
+  const named = type === SECTION.START || type === SECTION.FULL;
+  return named && input.u8(FOOTER_BYTES + 5) > 0 && isSectionName(input.text(FOOTER_BYTES + 6, 1));
+}
+
+/** Device sections behind RAM's PARTs, without an END between: what a background snapshot looks like. */
+function* endWithoutEnd(input: ByteInput, facts: MainFacts, ramId: number): Steps<null> {
+  const at = input.offset;
+  while (!input.ready(6)) yield;
+  const nameEnd = 6 + input.u8(5);
+  while (!input.ready(nameEnd)) yield;
+  if (input.u32(1) === ramId || !isSectionName(input.text(6, nameEnd - 6))) {
+    throw protocolError("RAM is followed by something that is no device section", at);
+  }
+  facts.undecided.push("RAM has no END section, as in a background snapshot");
+  return null;
+}
+
+function isSectionName(name: string): boolean {
+  return /^[\x20-\x7e]+$/.test(name);
+}

@@ -1,0 +1,112 @@
+import { Buffer } from "node:buffer";
+
+/**
+ * A vmdescription is about 10 KiB to 1 MiB; this much is held at most, and a longer one is not recognised.
+ */
+export const VMDESCRIPTION_LIMIT: number = 16 * 1024 * 1024;
+const FIRST_HOLD = 64 * 1024;
+const BRACE = 0x7b;
+const FOOTER = 0x7e;
+/** EOF byte, VMDESCRIPTION type, u32 length: what stands before the JSON. */
+const PREFIX_BYTES = 6;
+
+/** The end of the main stream, as found at its very last byte. */
+export interface Tail {
+  /** Offset of the EOF byte. */
+  readonly eofByte: number;
+  readonly pageSize: number;
+  readonly devices: readonly string[];
+}
+
+/**
+ * Finds `00 06 be32 length JSON` that ends exactly at the stream's end, in a stretch that cannot be parsed
+ * (device sections have no length) and need not be held. Any `00 06 length {` opens a candidate. QEMU's JSON
+ * writer puts out one line and escapes control characters, so a false candidate dies at its first byte below
+ * 0x20 or when more than its length arrives; and since a candidate begins with such a byte, no candidate can
+ * begin inside another one that lives.
+ */
+export class TailFinder {
+  /** The bytes before the piece at hand; 0xff begins no candidate. */
+  #recent: Buffer = Buffer.alloc(PREFIX_BYTES, 0xff);
+  #held: Buffer = Buffer.alloc(0);
+  #heldBytes = 0;
+  #length = 0;
+  /** EOF byte of the living candidate. */
+  #eofByte: number | null = null;
+
+  /** Takes the next piece of the stream, which begins at `offset`. */
+  scan(bytes: Buffer, offset: number): void {
+    for (let at = 0; at < bytes.length; ) {
+      at = this.#eofByte === null ? this.#search(bytes, at, offset) : this.#follow(bytes, at);
+    }
+    const tail = bytes.subarray(-PREFIX_BYTES);
+    this.#recent = Buffer.concat([this.#recent.subarray(tail.length), tail]);
+  }
+
+  /** To be called at the stream's end; null when no vmdescription ended there. */
+  finish(): Tail | null {
+    if (this.#eofByte === null || this.#heldBytes !== this.#length) return null;
+    const description = parseDescription(this.#held.toString("utf8", 0, this.#length));
+    return description === null ? null : { eofByte: this.#eofByte, ...description };
+  }
+
+  /** True when the last bytes are a section's footer and an EOF byte: what suppress-vmdesc leaves. */
+  get endsWithBareEof(): boolean {
+    return this.#recent[0] === FOOTER && this.#recent[PREFIX_BYTES - 1] === 0;
+  }
+
+  #search(bytes: Buffer, from: number, offset: number): number {
+    const before = (at: number) => (at < 0 ? this.#recent[PREFIX_BYTES + at] : bytes[at]) ?? 0;
+    for (let brace = bytes.indexOf(BRACE, from); brace !== -1; brace = bytes.indexOf(BRACE, brace + 1)) {
+      const start = brace - PREFIX_BYTES;
+      if (before(start) !== 0 || before(start + 1) !== 6) continue;
+      const length = [2, 3, 4, 5].reduce((sum, i) => sum * 256 + before(start + i), 0);
+      if (length > VMDESCRIPTION_LIMIT) continue;
+      this.#eofByte = offset + start;
+      this.#length = length;
+      this.#heldBytes = 0;
+      return brace;
+    }
+    return bytes.length;
+  }
+
+  #follow(bytes: Buffer, from: number): number {
+    const end = Math.min(bytes.length, from + this.#length - this.#heldBytes);
+    let at = from;
+    while (at < end && (bytes[at] ?? 0) >= 0x20) at++;
+    const alive = at === end && end > from;
+    if (alive) this.#hold(bytes.subarray(from, end));
+    else this.#eofByte = null;
+    return at;
+  }
+
+  /** Room grows with what has really arrived; a length alone gets none. */
+  #hold(piece: Buffer): void {
+    const needed = this.#heldBytes + piece.length;
+    if (needed > this.#held.length) {
+      const grown = Buffer.alloc(Math.max(FIRST_HOLD, Math.min(2 * needed, VMDESCRIPTION_LIMIT)));
+      this.#held.copy(grown, 0, 0, this.#heldBytes);
+      this.#held = grown;
+    }
+    piece.copy(this.#held, this.#heldBytes);
+    this.#heldBytes = needed;
+  }
+}
+
+/** `{"page_size": 4096, "devices": [{"name": …}, …]}`; QEMU 10 puts a "configuration" before it. */
+function parseDescription(text: string): { pageSize: number; devices: string[] } | null {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  if (!isRecord(json) || typeof json.page_size !== "number" || !Array.isArray(json.devices)) return null;
+  const devices = json.devices.map((device: unknown) => (isRecord(device) ? device.name : undefined));
+  const named = devices.every((name): name is string => typeof name === "string");
+  return named ? { pageSize: json.page_size, devices } : null;
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null;
+}
