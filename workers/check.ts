@@ -20,7 +20,9 @@ async function checkChannel(task: CheckTask): Promise<Checked> {
   let blocks = 0;
   try {
     const pieces = blocksFrom(task.record, 0);
-    for await (const { piece, bytes } of readAhead(pieces, slots, (into, block) => readBlock(task.image, block, into))) {
+    for await (const { piece, bytes } of readAhead(pieces, slots, (into, block) =>
+      readBlock(task.image, block, into),
+    )) {
       if (control.giveUp) break;
       walker.push(bytes);
       blocks++;

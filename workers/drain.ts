@@ -72,14 +72,18 @@ export async function drainChannel(task: DrainTask, write: WriteAt): Promise<Dra
       socket?.destroy();
     };
     control.take(task.connection);
-    socket = openSocket(task.socketFd, () => ring.space(), (bytes) => {
-      try {
-        return accept(bytes);
-      } catch (error) {
-        fail(error);
-        return false;
-      }
-    });
+    socket = openSocket(
+      task.socketFd,
+      () => ring.space(),
+      (bytes) => {
+        try {
+          return accept(bytes);
+        } catch (error) {
+          fail(error);
+          return false;
+        }
+      },
+    );
     socket.on("end", resolve);
     socket.on("error", (error) => fail(connectionLost(error, received)));
     socket.on("close", resolve);
@@ -99,11 +103,7 @@ export async function drainChannel(task: DrainTask, write: WriteAt): Promise<Dra
 }
 
 /** `onread` together with `fd` is Node's own documented pair; its type declarations lack it. */
-function openSocket(
-  fd: number,
-  buffer: () => Uint8Array,
-  callback: (bytes: number) => boolean,
-): net.Socket {
+function openSocket(fd: number, buffer: () => Uint8Array, callback: (bytes: number) => boolean): net.Socket {
   const options = { fd, readable: true, writable: false, onread: { buffer, callback } };
   return new net.Socket(options as net.SocketConstructorOpts);
 }

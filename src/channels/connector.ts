@@ -49,10 +49,14 @@ async function connect(address: Address, signal: AbortSignal): Promise<net.Socke
 
 function connectOnce(address: Address, signal: AbortSignal): Promise<net.Socket> {
   if (address.kind === "fd") {
-    throw new MultifdError("USAGE", "restore connects to unix:PATH or tcp:HOST:PORT; fd:N is for listening only");
+    throw new MultifdError(
+      "USAGE",
+      "restore connects to unix:PATH or tcp:HOST:PORT; fd:N is for listening only",
+    );
   }
   return new Promise((resolve, reject) => {
-    const target = address.kind === "unix" ? { path: address.path } : { host: address.host, port: address.port };
+    const target =
+      address.kind === "unix" ? { path: address.path } : { host: address.host, port: address.port };
     const socket = net.connect({ ...target, allowHalfOpen: true });
     const abort = (): void => {
       socket.destroy();

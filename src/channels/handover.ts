@@ -26,7 +26,10 @@ export class Connection {
     const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
     if (fd === undefined || fd < 0) {
       socket.destroy();
-      throw new MultifdError("INTERNAL", "a connection has no descriptor: it was closed before it could be handed over");
+      throw new MultifdError(
+        "INTERNAL",
+        "a connection has no descriptor: it was closed before it could be handed over",
+      );
     }
     const workerFd = duplicate(fd);
     const killFd = duplicate(fd);

@@ -85,7 +85,8 @@ function tryListen(server: net.Server, address: Address): Promise<void> {
       resolve();
     });
     if (address.kind === "fd") server.listen({ fd: address.fd });
-    else if (address.kind === "tcp") server.listen({ host: address.host, port: address.port, backlog: BACKLOG });
+    else if (address.kind === "tcp")
+      server.listen({ host: address.host, port: address.port, backlog: BACKLOG });
     else listenPrivately(server, address.path);
   });
 }
@@ -126,7 +127,9 @@ function listenError(address: Address, error: unknown): MultifdError {
   const text = error instanceof Error ? error.message : String(error);
   const errno = error instanceof Error && "code" in error ? String(error.code) : "unknown";
   const advice =
-    errno === "EADDRINUSE" ? "somebody listens there already; choose another address" : "check the address and the directory's permissions";
+    errno === "EADDRINUSE"
+      ? "somebody listens there already; choose another address"
+      : "check the address and the directory's permissions";
   return new MultifdError(
     "LISTEN_FAILED",
     `cannot listen on ${formatAddress(address)}: ${text}; ${advice}`,

@@ -7,7 +7,10 @@ export function cancelled(signal: AbortSignal): MultifdError {
 }
 
 /** Runs `onAbort` once when the signal aborts, at once if it has; the answer takes the listener away. */
-export function whenAborted(signal: AbortSignal | undefined, onAbort: (error: MultifdError) => void): () => void {
+export function whenAborted(
+  signal: AbortSignal | undefined,
+  onAbort: (error: MultifdError) => void,
+): () => void {
   if (signal === undefined) return () => undefined;
   const listener = (): void => onAbort(cancelled(signal));
   if (signal.aborted) listener();

@@ -103,7 +103,8 @@ export class Delivery {
     await Promise.race([all, sleep(FAREWELL_MS)]);
     for (const line of this.#lines) line.connection.kill();
     await Promise.race([all, sleep(LET_GO_MS)]);
-    for (const [number, line] of this.#lines.entries()) line.connection.close(this.#plan.control.isTaken(number));
+    for (const [number, line] of this.#lines.entries())
+      line.connection.close(this.#plan.control.isTaken(number));
   }
 
   #tick(): void {

@@ -15,11 +15,15 @@ export function checkExpectations(metadata: ImageMetadata, options: RestoreOptio
   if (differences.length === 0) return;
   const text = `${options.image} is not what was expected: ${differences.join("; ")}`;
   if (options.force !== true) {
-    throw new MultifdError("EXPECTATION_FAILED", `${text}; set the destination up for this image, or use another image`, {
-      channels: needs.multifdChannels,
-      uuid: needs.uuid,
-      machine: needs.machine,
-    });
+    throw new MultifdError(
+      "EXPECTATION_FAILED",
+      `${text}; set the destination up for this image, or use another image`,
+      {
+        channels: needs.multifdChannels,
+        uuid: needs.uuid,
+        machine: needs.machine,
+      },
+    );
   }
   log.warn({}, `${text}; going on because of --force`);
 }

@@ -1,6 +1,11 @@
 import { blockCount } from "../formats/image/blocks.ts";
 import { usedRanges } from "../formats/image/layout.ts";
-import { type ChannelRecord, type ImageMetadata, SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
+import {
+  type ChannelRecord,
+  type ImageMetadata,
+  SUPERBLOCK_BYTES,
+  type Superblock,
+} from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
 import { FORMAT_VERSION } from "../formats/image/superblock.ts";
 import { openFile, readSealed } from "./opened-image.ts";
@@ -26,7 +31,10 @@ export async function inspect(options: InspectOptions): Promise<ImageReport> {
 
 function report(path: string, base: number, superblock: Superblock, opened: OpenedImage | null): ImageReport {
   const channels = opened?.index.channels ?? [];
-  const ranges = opened === null ? [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }] : usedRanges(superblock, opened.index);
+  const ranges =
+    opened === null
+      ? [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }]
+      : usedRanges(superblock, opened.index);
   return {
     path,
     format: "stream",

@@ -15,7 +15,10 @@ export class Meter {
   }
 
   /** The next progress event, or null when it is too early for one. */
-  sample(channels: readonly { channel: ChannelName; bytes: number }[], totalBytes?: number): ProgressEvent | null {
+  sample(
+    channels: readonly { channel: ChannelName; bytes: number }[],
+    totalBytes?: number,
+  ): ProgressEvent | null {
     const now = performance.now();
     if (now - this.#last < INTERVAL_MS) return null;
     this.#last = now;

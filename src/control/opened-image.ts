@@ -1,6 +1,6 @@
 import { MultifdError } from "../errors.ts";
-import { type OpenedImage, openImage } from "../formats/image/open.ts";
 import { SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
+import { type OpenedImage, openImage } from "../formats/image/open.ts";
 import { sealedRegions } from "../formats/image/regions.ts";
 import { decodeSuperblock } from "../formats/image/superblock.ts";
 import { readAligned } from "../io/file-io.ts";
@@ -26,7 +26,11 @@ export async function openFile(
 /** Reads and checks everything but the channels' data. Throws NOT_SEALED, IMAGE_DAMAGED, UNSUPPORTED_VERSION. */
 export async function readSealed(source: Source, superblock: Superblock): Promise<OpenedImage> {
   const regions = sealedRegions(superblock, source.available);
-  const metadata = await readAligned(source.fd, source.base + regions.metadata.offset, regions.metadata.length);
+  const metadata = await readAligned(
+    source.fd,
+    source.base + regions.metadata.offset,
+    regions.metadata.length,
+  );
   const index = await readAligned(source.fd, source.base + regions.index.offset, regions.index.length);
   return openImage(superblock, { metadata, index }, source.available);
 }

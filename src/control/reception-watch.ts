@@ -34,7 +34,9 @@ export class ReceptionWatch {
   #handover(guests: readonly Guest[], now: number): MultifdError | null {
     const late = guests.find(
       (guest) =>
-        guest.drained === null && !this.#plan.control.isTaken(guest.number) && now - guest.acceptedAt > HANDOVER_MS,
+        guest.drained === null &&
+        !this.#plan.control.isTaken(guest.number) &&
+        now - guest.acceptedAt > HANDOVER_MS,
     );
     if (late === undefined) return null;
     const text = `no worker took connection ${late.number + 1} within ${HANDOVER_MS / 1000} s: the machine is overloaded, or a worker hangs`;

@@ -93,7 +93,14 @@ export class Reception {
       this.fail(new MultifdError("CHANNEL_SET", tooMany(limit), { expected: limit }));
       return;
     }
-    const guest: Guest = { number, connection, acceptedAt: performance.now(), identity: "unknown", drained: null, ignored: false };
+    const guest: Guest = {
+      number,
+      connection,
+      acceptedAt: performance.now(),
+      identity: "unknown",
+      drained: null,
+      ignored: false,
+    };
     this.#guests.push(guest);
     this.#plan.control.connections = this.#guests.length;
     this.#tasks.push(this.#serve(guest));
@@ -161,7 +168,12 @@ export class Reception {
     }
     const expected = this.#plan.channels;
     if (expected !== undefined && present.length !== expected + 1) {
-      this.fail(new MultifdError("CHANNEL_SET", tooFew(present.length - 1, expected), { expected, connected: present.length - 1 }));
+      this.fail(
+        new MultifdError("CHANNEL_SET", tooFew(present.length - 1, expected), {
+          expected,
+          connected: present.length - 1,
+        }),
+      );
       return;
     }
     await this.#settle();
@@ -172,7 +184,8 @@ export class Reception {
     this.#settled = true;
     clearInterval(this.#ticker);
     // Tasks of a failed run end because their connections were killed; a worker that hangs is ended with its pool.
-    if (this.#failure !== null) await Promise.race([Promise.all(this.#tasks), sleep(LET_GO_MS, null, { ref: false })]);
+    if (this.#failure !== null)
+      await Promise.race([Promise.all(this.#tasks), sleep(LET_GO_MS, null, { ref: false })]);
     this.#plan.onTick();
     if (this.#failure !== null) this.#reject(this.#failure);
     else this.#resolve(this.#guests.flatMap((guest) => guest.drained ?? []));
@@ -194,14 +207,23 @@ export function channelLabel(identity: Identity, number: number): string {
 function named(identity: Identity, number: number, error: unknown): MultifdError {
   const { code, message, details } = toFailure(error);
   const channel = identity === "unknown" ? `connection ${number + 1}` : identity;
-  return new MultifdError(code, `${channelLabel(identity, number)}: ${message}`, { channel, ...details }, error);
+  return new MultifdError(
+    code,
+    `${channelLabel(identity, number)}: ${message}`,
+    { channel, ...details },
+    error,
+  );
 }
 
 function isEarlyEnd(error: unknown): boolean {
   return error instanceof MultifdError && (error.code === "STREAM_INCOMPLETE" || error.code === "PROTOCOL");
 }
 
-function identityProblem(guest: Guest, guests: readonly Guest[], channels: number | undefined): MultifdError | null {
+function identityProblem(
+  guest: Guest,
+  guests: readonly Guest[],
+  channels: number | undefined,
+): MultifdError | null {
   const twin = guests.find((other) => other !== guest && other.identity === guest.identity);
   if (twin !== undefined) {
     const text = `two connections say that they are ${guest.identity === "main" ? "the main channel" : `channel ${guest.identity}`}: only one QEMU may use this socket`;

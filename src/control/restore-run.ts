@@ -35,7 +35,12 @@ export async function runRestore(options: RestoreOptions, code: WorkerCode = FEE
   checkTransferOptions(options);
   throwIfAborted(options.signal);
   const log = options.log ?? SILENT;
-  const { source, superblock } = await openFile(options.image, options.offset ?? 0, options.directIo ?? "auto", log);
+  const { source, superblock } = await openFile(
+    options.image,
+    options.offset ?? 0,
+    options.directIo ?? "auto",
+    log,
+  );
   try {
     const image = await readSealed(source, superblock);
     checkExpectations(image.metadata, options, log);
@@ -101,7 +106,9 @@ class RestoreRun {
         this.#options.onEvent?.({ event: "channel", channel });
       }
     } catch (error) {
-      delivery.fail(error instanceof MultifdError ? error : new MultifdError("INTERNAL", String(error), {}, error));
+      delivery.fail(
+        error instanceof MultifdError ? error : new MultifdError("INTERNAL", String(error), {}, error),
+      );
     } finally {
       clearTimeout(timer);
       unwatch();

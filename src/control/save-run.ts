@@ -103,7 +103,8 @@ class SaveRun {
         this.#log.debug({ channel }, "channel connected");
         options.onEvent?.({ event: "channel", channel });
       },
-      onIgnored: (connection) => this.#log.info({ connection }, "a connection closed without a word: ignored"),
+      onIgnored: (connection) =>
+        this.#log.info({ connection }, "a connection closed without a word: ignored"),
     });
     const unwatch = whenAborted(options.signal, (error) => reception.fail(error));
     try {

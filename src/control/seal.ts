@@ -1,7 +1,7 @@
 import { MultifdError } from "../errors.ts";
+import type { ChannelRecord, ImageMetadata, SealEvidence, Superblock } from "../formats/image/model.ts";
 import { buildSeal } from "../formats/image/seal.ts";
 import { encodeSuperblock, writingSuperblock } from "../formats/image/superblock.ts";
-import type { ChannelRecord, ImageMetadata, SealEvidence, Superblock } from "../formats/image/model.ts";
 import { needsZeroedRam } from "../formats/migration/completeness.ts";
 import { hasCode, ioError, padded, writeAligned } from "../io/file-io.ts";
 import { punchHole } from "../io/libc.ts";
@@ -27,7 +27,9 @@ export async function seal(
   drained: readonly Drained[],
   metadata: ImageMetadata,
 ): Promise<Superblock> {
-  const { offset, closing, superblock } = buildSeal(identity, metadata, { channels: channelRecords(drained) });
+  const { offset, closing, superblock } = buildSeal(identity, metadata, {
+    channels: channelRecords(drained),
+  });
   const end = target.base + superblock.imageBytes;
   if (target.capacity !== null && superblock.imageBytes > target.capacity) {
     const text = `the image does not fit: it needs ${superblock.imageBytes} bytes and its device has ${target.capacity}; use a larger one`;
@@ -98,7 +100,9 @@ function releaseTails(target: Target, drained: readonly Drained[], dataEnd: numb
   }
 }
 
-function userMeta(meta: Readonly<Record<string, string | Uint8Array>>): Pick<ImageMetadata, "user" | "userBinary"> {
+function userMeta(
+  meta: Readonly<Record<string, string | Uint8Array>>,
+): Pick<ImageMetadata, "user" | "userBinary"> {
   const user: Record<string, string> = {};
   const userBinary: Record<string, string> = {};
   for (const [key, value] of Object.entries(meta)) {

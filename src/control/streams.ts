@@ -20,7 +20,9 @@ export function sortStreams(summaries: readonly (MainSummary | MultifdSummary)[]
 /** Main first, then the channels by id. */
 export function drainedFigures(drained: readonly Drained[]): ChannelFigures[] {
   return drained
-    .map(({ summary, activeMs }) => figures(summary.kind === "main" ? "main" : summary.id, summary.bytes, activeMs))
+    .map(({ summary, activeMs }) =>
+      figures(summary.kind === "main" ? "main" : summary.id, summary.bytes, activeMs),
+    )
     .sort((a, b) => rank(a.channel) - rank(b.channel));
 }
 

@@ -1,6 +1,6 @@
 import { MultifdError } from "../errors.ts";
-import type { OpenedImage } from "../formats/image/open.ts";
 import type { ChannelRecord } from "../formats/image/model.ts";
+import type { OpenedImage } from "../formats/image/open.ts";
 import { judgeCompleteness } from "../formats/migration/completeness.ts";
 import type { ChannelSummary } from "../formats/migration/summary.ts";
 import type { Source } from "../io/source.ts";
@@ -29,15 +29,25 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
   throwIfAborted(options.signal);
   const meter = new Meter();
   const log = options.log ?? SILENT;
-  const { source, superblock } = await openFile(options.image, options.offset ?? 0, options.directIo ?? "auto", log);
+  const { source, superblock } = await openFile(
+    options.image,
+    options.offset ?? 0,
+    options.directIo ?? "auto",
+    log,
+  );
   try {
     const image = await readSealed(source, superblock);
     const checked = await checkChannels(options, source, image, meter);
-    compareStructure(image, checked.map((one) => one.summary));
+    compareStructure(
+      image,
+      checked.map((one) => one.summary),
+    );
     const { channels } = image.index;
     return {
       path: options.image,
-      checked: channels.every((channel) => channel.checksums !== null) ? "checksums and structure" : "structure only",
+      checked: channels.every((channel) => channel.checksums !== null)
+        ? "checksums and structure"
+        : "structure only",
       blocks: checked.reduce((sum, one) => sum + one.blocks, 0),
       bytes: channels.reduce((sum, channel) => sum + channel.length, 0),
       elapsedMs: meter.elapsedMs,
@@ -58,7 +68,10 @@ async function checkChannels(
   const pool = new RunPool(CHECK, threadCount(options.workers, channels.length));
   const totalBytes = channels.reduce((sum, channel) => sum + channel.length, 0);
   const ticker = setInterval(() => {
-    const moved = channels.map((record, number) => ({ channel: nameOf(record), bytes: control.moved(number) }));
+    const moved = channels.map((record, number) => ({
+      channel: nameOf(record),
+      bytes: control.moved(number),
+    }));
     const event = meter.sample(moved, totalBytes);
     if (event !== null) options.onEvent?.(event);
   }, TICK_MS);
@@ -102,7 +115,8 @@ function compareStructure(image: OpenedImage, summaries: readonly ChannelSummary
     const summary = summaries[number] as ChannelSummary;
     const id = summary.kind === "main" ? 0 : summary.id;
     const marks = summary.kind === "main" ? summary.barriers : summary.syncEnds;
-    if (summary.kind !== record.kind || id !== record.id) throw contradiction(record, "carries another channel's stream");
+    if (summary.kind !== record.kind || id !== record.id)
+      throw contradiction(record, "carries another channel's stream");
     if (summary.bytes !== record.length || marks.join() !== record.marks.join()) {
       throw contradiction(record, "has its SYNC points elsewhere than the index says");
     }
@@ -110,10 +124,18 @@ function compareStructure(image: OpenedImage, summaries: readonly ChannelSummary
   const streams = sortStreams(summaries);
   const { verdict, reasons } = judgeCompleteness(streams?.main ?? null, streams?.multifd ?? []);
   if (verdict === "incomplete") {
-    throw new MultifdError("IMAGE_DAMAGED", `the image's streams are incomplete: ${reasons.join("; ")}; save again`, {});
+    throw new MultifdError(
+      "IMAGE_DAMAGED",
+      `the image's streams are incomplete: ${reasons.join("; ")}; save again`,
+      {},
+    );
   }
   if (streams?.main.machine !== image.metadata.machine) {
-    throw new MultifdError("IMAGE_DAMAGED", "the image's metadata name another machine type than its stream; save again", {});
+    throw new MultifdError(
+      "IMAGE_DAMAGED",
+      "the image's metadata name another machine type than its stream; save again",
+      {},
+    );
   }
 }
 
@@ -126,14 +148,23 @@ function label(record: ChannelRecord): string {
 }
 
 function contradiction(record: ChannelRecord, what: string): MultifdError {
-  return new MultifdError("IMAGE_DAMAGED", `${label(record)} ${what}: the image is damaged; use another copy`, {
-    channel: nameOf(record),
-  });
+  return new MultifdError(
+    "IMAGE_DAMAGED",
+    `${label(record)} ${what}: the image is damaged; use another copy`,
+    {
+      channel: nameOf(record),
+    },
+  );
 }
 
 function named(record: ChannelRecord, error: unknown): MultifdError {
   if (!(error instanceof MultifdError)) return new MultifdError("INTERNAL", String(error), {}, error);
   // What does not parse in an image is damage, not a peer's fault.
   const code = error.code === "PROTOCOL" || error.code === "TLS_PEER" ? "IMAGE_DAMAGED" : error.code;
-  return new MultifdError(code, `${label(record)}: ${error.message}`, { channel: nameOf(record), ...error.details }, error);
+  return new MultifdError(
+    code,
+    `${label(record)}: ${error.message}`,
+    { channel: nameOf(record), ...error.details },
+    error,
+  );
 }

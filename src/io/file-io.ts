@@ -45,12 +45,15 @@ export const writeAt: WriteAt = async (fd, data, position) => {
       if (hasCode(error, "EINTR")) continue;
       throw ioError(error, "write", position + done);
     }
-    const advanced =
-      done + written === data.byteLength ? written : written - (written % DIRECT_ALIGNMENT);
+    const advanced = done + written === data.byteLength ? written : written - (written % DIRECT_ALIGNMENT);
     if (advanced === 0) {
-      throw new MultifdError("IO", `writing at offset ${position + done} made no progress: the device took ${written} bytes`, {
-        offset: position + done,
-      });
+      throw new MultifdError(
+        "IO",
+        `writing at offset ${position + done} made no progress: the device took ${written} bytes`,
+        {
+          offset: position + done,
+        },
+      );
     }
     done += advanced;
   }
@@ -67,9 +70,13 @@ export const readAt: ReadAt = async (fd, into, position) => {
       throw ioError(error, "read", position + done);
     }
     if (got === 0) {
-      throw new MultifdError("IMAGE_DAMAGED", `the file ends at offset ${position + done}, inside data that belongs to the image: it was cut`, {
-        offset: position + done,
-      });
+      throw new MultifdError(
+        "IMAGE_DAMAGED",
+        `the file ends at offset ${position + done}, inside data that belongs to the image: it was cut`,
+        {
+          offset: position + done,
+        },
+      );
     }
     done += got;
   }
@@ -100,13 +107,28 @@ export function ioError(error: unknown, action: string, position?: number): Mult
   const where = position === undefined ? "" : ` at offset ${position}`;
   const details = { errno, ...(position === undefined ? {} : { offset: position }) };
   if (errno === "ENOSPC" || errno === "EDQUOT") {
-    return new MultifdError("NO_SPACE", `no room left on the image's device (${action}${where}): free some space and save again`, details, error);
+    return new MultifdError(
+      "NO_SPACE",
+      `no room left on the image's device (${action}${where}): free some space and save again`,
+      details,
+      error,
+    );
   }
   if (errno === "EFBIG") {
-    return new MultifdError("NO_SPACE", `the image grew beyond the largest file that is allowed here (${action}${where}): raise the limit (ulimit -f) or use another file system`, details, error);
+    return new MultifdError(
+      "NO_SPACE",
+      `the image grew beyond the largest file that is allowed here (${action}${where}): raise the limit (ulimit -f) or use another file system`,
+      details,
+      error,
+    );
   }
   if (errno === "EROFS" || errno === "EACCES" || errno === "EPERM") {
-    return new MultifdError("READ_ONLY", `${action}${where} is not permitted (${errno}): check the file's owner, mode and mount`, details, error);
+    return new MultifdError(
+      "READ_ONLY",
+      `${action}${where} is not permitted (${errno}): check the file's owner, mode and mount`,
+      details,
+      error,
+    );
   }
   const text = error instanceof Error ? error.message : String(error);
   return new MultifdError("IO", `${action}${where} failed: ${text}`, details, error);

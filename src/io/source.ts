@@ -34,7 +34,13 @@ export async function openSource(request: SourceRequest): Promise<Source> {
       (opened) => probeRead(opened, base),
       request.onNote,
     );
-    return { fd, base, directIo, available: Math.max(0, sizeOf(fd, request.image) - base), close: () => fs.closeSync(fd) };
+    return {
+      fd,
+      base,
+      directIo,
+      available: Math.max(0, sizeOf(fd, request.image) - base),
+      close: () => fs.closeSync(fd),
+    };
   } catch (error) {
     throw ioError(error, `opening ${request.image}`);
   }

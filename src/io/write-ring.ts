@@ -31,7 +31,8 @@ export class WriteRing {
     onError: (error: unknown) => void,
   ) {
     const [first, ...others] = slots;
-    if (first === undefined || others.length === 0) throw new RangeError("a write ring needs two slots or more");
+    if (first === undefined || others.length === 0)
+      throw new RangeError("a write ring needs two slots or more");
     this.#current = first;
     this.#free = others;
     this.#submit = submit;

@@ -67,7 +67,8 @@ export class ExtentWriter {
         { capacity },
       );
     }
-    if (this.#preallocate && this.#control.connections >= RESERVE_FROM) this.#reserve(image.fd, image.base + this.#next, bytes);
+    if (this.#preallocate && this.#control.connections >= RESERVE_FROM)
+      this.#reserve(image.fd, image.base + this.#next, bytes);
   }
 
   #reserve(fd: number, offset: number, bytes: number): void {

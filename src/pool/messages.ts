@@ -79,4 +79,6 @@ export interface Checked {
 }
 
 /** Error classes do not survive between threads, so that a worker answers with data either way. */
-export type Answer<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly failure: Failure };
+export type Answer<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly failure: Failure };

@@ -48,7 +48,9 @@ export class Outlet {
   async send(bytes: Uint8Array, position: number): Promise<void> {
     this.#sent = position;
     const written = new Promise<void>((resolve, reject) => {
-      this.#socket.write(bytes, (error) => (error ? reject(this.#closedEarly(error.message, error)) : resolve()));
+      this.#socket.write(bytes, (error) =>
+        error ? reject(this.#closedEarly(error.message, error)) : resolve(),
+      );
     });
     await this.unlessLost(written);
     this.#sent = position + bytes.byteLength;

@@ -14,7 +14,10 @@ export function kindOfStat(stat: fs.Stats, name: string): "regular" | "block" {
         : stat.isCharacterDevice()
           ? "a character device"
           : "no regular file";
-  throw new MultifdError("TARGET_REFUSED", `${name} is ${what}: an image needs a regular file or a block device`);
+  throw new MultifdError(
+    "TARGET_REFUSED",
+    `${name} is ${what}: an image needs a regular file or a block device`,
+  );
 }
 
 /** Size of a block device by its number, from sysfs: Node has no lseek. */

@@ -40,7 +40,10 @@ export async function openInherited(number: number, base: number, request: Targe
   const name = request.image;
   const flags = inheritedFlags(number, name);
   if ((flags & O_ACCMODE) === O_RDONLY) {
-    throw new MultifdError("TARGET_REFUSED", `${name} is open for reading only: open it for reading and writing`);
+    throw new MultifdError(
+      "TARGET_REFUSED",
+      `${name} is open for reading only: open it for reading and writing`,
+    );
   }
   if ((flags & O_APPEND) !== 0) {
     throw new MultifdError(
@@ -68,7 +71,10 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
   const kind = kindOfStat(stat, name);
   if (!tryLock(fd)) {
     fs.closeSync(fd);
-    throw new MultifdError("TARGET_BUSY", `another save is writing ${name}: wait for it, or choose another target`);
+    throw new MultifdError(
+      "TARGET_BUSY",
+      `another save is writing ${name}: wait for it, or choose another target`,
+    );
   }
   return {
     fd,

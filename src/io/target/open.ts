@@ -3,7 +3,7 @@ import path from "node:path";
 import { MultifdError } from "../../errors.ts";
 import { hasCode, ioError, padded } from "../file-io.ts";
 import { inheritedFd, kindOfStat } from "./file-kind.ts";
-import { openInPlace, openInherited } from "./in-place.ts";
+import { openInherited, openInPlace } from "./in-place.ts";
 import { openReplacement } from "./replacement.ts";
 import type { Target, TargetRequest } from "./target.ts";
 

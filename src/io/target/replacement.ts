@@ -113,7 +113,10 @@ function removeLeftover(partial: string, file: string): void {
 }
 
 function busy(file: string): MultifdError {
-  return new MultifdError("TARGET_BUSY", `another save is writing ${file}: wait for it, or choose another path`);
+  return new MultifdError(
+    "TARGET_BUSY",
+    `another save is writing ${file}: wait for it, or choose another path`,
+  );
 }
 
 function openFile(name: string, flags: number): number {
