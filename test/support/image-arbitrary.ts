@@ -97,7 +97,7 @@ export function arbitraryMetadata(multifdChannels: number): fc.Arbitrary<ImageMe
     needsZeroedRam: fc.boolean(),
     evidence: fc.record({
       verdict: fc.constantFrom("complete", "undecided"),
-      decidedBy: fc.constantFrom("structure", "commit"),
+      decidedBy: fc.constantFrom("structure", "commit", "qmp"),
       reasons: fc.array(text),
     }),
     user: fc.dictionary(text, text),

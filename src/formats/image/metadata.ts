@@ -19,7 +19,7 @@ const readMetadata = record<ImageMetadata>({
   needsZeroedRam: flag,
   evidence: record<SealEvidence>({
     verdict: word(["complete", "undecided"]),
-    decidedBy: word(["structure", "commit"]),
+    decidedBy: word(["structure", "commit", "qmp"]),
     reasons: list(text),
   }),
   user: dictionary(text),

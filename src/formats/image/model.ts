@@ -71,8 +71,8 @@ export interface Superblock {
 /** Why the image was taken for complete: the answer of the completeness judge and who decided. */
 export interface SealEvidence {
   readonly verdict: "complete" | "undecided";
-  /** Who decided: the structure of the streams alone, or the manager's `commit`. */
-  readonly decidedBy: "structure" | "commit";
+  /** Who decided: the structure of the streams alone, the manager's `commit`, or QEMU's `completed` seen over QMP. */
+  readonly decidedBy: "structure" | "commit" | "qmp";
   readonly reasons: readonly string[];
 }
 

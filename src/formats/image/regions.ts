@@ -1,7 +1,7 @@
 import { crc32 } from "node:zlib";
 import { MultifdError } from "../../errors.ts";
 import { alignUp, isAligned } from "./align.ts";
-import { damaged } from "./damage.ts";
+import { damaged, hex32 } from "./damage.ts";
 import {
   MAX_INDEX_BYTES,
   MAX_METADATA_BYTES,
@@ -60,7 +60,11 @@ export function checkRegion(what: keyof SealedRegions, region: Region, bytes: Ui
   }
   const computed = crc32(bytes);
   if (computed !== region.crc32) {
-    throw damaged(where, `its checksum is ${region.crc32} but its bytes give ${computed}`, details);
+    throw damaged(
+      where,
+      `the checksum is ${hex32(region.crc32)} but the bytes give ${hex32(computed)}`,
+      details,
+    );
   }
 }
 

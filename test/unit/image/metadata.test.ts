@@ -60,8 +60,8 @@ test.each<[string, Record<string, unknown>, string]>([
     { ramBlocks: [{ name: "m", usedLength: 2 ** 53 }] },
     "ramBlocks\\[0\\].usedLength",
   ],
-  ["a user value that is no text", { user: { a: 1 } }, "field user.a: 1"],
-  ["binary that is no base64", { userBinary: { a: "$$$$" } }, "field userBinary.a"],
+  ["a user value that is no text", { user: { a: 1 } }, 'field user\\["a"\\]: 1'],
+  ["binary that is no base64", { userBinary: { a: "$$$$" } }, 'field userBinary\\["a"\\]'],
 ])("%s is damage", (_what, change, message) => {
   expect(() => decodeMetadata(json({ ...metadata, ...change }))).toThrow(failing("IMAGE_DAMAGED", message));
 });
