@@ -88,8 +88,8 @@ function placeProblem(offset: number, length: number, imageBytes: number): strin
   if (!isAligned(offset)) return "it does not start at a multiple of 4096";
   if (offset < SUPERBLOCK_BYTES) return "it lies in the superblock";
   if (length === 0) return "it is empty";
-  // Subtracting cannot round, as adding two large numbers would.
-  if (offset > imageBytes || alignUp(length) > imageBytes - offset) {
+  // Subtracting cannot round, as adding two large numbers would; what starts behind the end leaves less than nothing.
+  if (alignUp(length) > imageBytes - offset) {
     return `its ${length} bytes reach beyond the image's ${imageBytes}`;
   }
   return null;

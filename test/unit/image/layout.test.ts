@@ -112,6 +112,11 @@ test.each<[string, Layout, RegExp]>([
     /channel 0: its extents hold 9535 bytes, but it has 9536/,
   ],
   [
+    "extents too long",
+    withRecord(1, { length: 9535 }),
+    /channel 0: its extents hold 9536 bytes, but it has 9535/,
+  ],
+  [
     "extents of another's",
     withExtents([0x1000, 8192], [0x4000, 1344]),
     /channel [01] at byte 16384: it overlaps channel [01]/,

@@ -61,6 +61,11 @@ test.each<[string, Record<string, unknown>, string]>([
     "ramBlocks\\[0\\].usedLength",
   ],
   ["a user value that is no text", { user: { a: 1 } }, 'field user\\["a"\\]: 1'],
+  [
+    "base64 with bits left over",
+    { userBinary: { a: "AB==" } },
+    'field userBinary\\["a"\\]: "AB==" is not base64',
+  ],
   ["binary that is no base64", { userBinary: { a: "$$$$" } }, 'field userBinary\\["a"\\]'],
 ])("%s is damage", (_what, change, message) => {
   expect(() => decodeMetadata(json({ ...metadata, ...change }))).toThrow(failing("IMAGE_DAMAGED", message));
