@@ -85,6 +85,7 @@ const text = fc.string({ unit: "binary" });
 export function arbitraryMetadata(multifdChannels: number): fc.Arbitrary<ImageMetadata> {
   return fc.record<ImageMetadata>({
     writer: text,
+    qemuVersion: fc.option(text),
     multifdChannels: fc.constant(multifdChannels),
     compression: fc.constantFrom(null, "none", "zlib", "zstd", "qpl", "uadk", "qatzip"),
     machine: fc.option(text),

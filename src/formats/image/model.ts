@@ -80,6 +80,8 @@ export interface SealEvidence {
 export interface ImageMetadata {
   /** Name and version of the writer. */
   readonly writer: string;
+  /** Version of the QEMU that sent the streams, as query-version names it; null when nobody asked it. */
+  readonly qemuVersion: string | null;
   readonly multifdChannels: number;
   readonly compression: Compression | null;
   readonly machine: string | null;

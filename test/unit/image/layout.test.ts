@@ -169,7 +169,7 @@ test("the ranges in use are told in the order of the file, without padding", () 
     { what: "main", offset: 0x3000, length: 225 },
     { what: "channel 1", offset: 0x4000, length: 2752 },
     { what: "channel 0", offset: 0x5000, length: 1344 },
-    { what: "metadata", offset: 0x6000, length: 417 },
+    { what: "metadata", offset: 0x6000, length: 440 },
     { what: "index", offset: 0x7000, length: 304 },
   ]);
 });

@@ -34,7 +34,7 @@ test("the seal lies behind the data and fills whole blocks", () => {
 
 test("every flipped byte of metadata and index is found, and the error says where", () => {
   for (const [what, start, length] of [
-    ["metadata", 0x6000, 417],
+    ["metadata", 0x6000, 440],
     ["index", 0x7000, 304],
   ] as const) {
     for (let at = start; at < start + length; at++) {
@@ -57,7 +57,7 @@ test("a region of which too little could be read is damage", () => {
     metadata: example.bytes.subarray(0x6000, 0x6001),
     index: example.bytes.subarray(0x7000, 0x7130),
   };
-  expect(() => openImage(superblock, short, example.bytes.length)).toThrow(/417 bytes and 1 could be read/);
+  expect(() => openImage(superblock, short, example.bytes.length)).toThrow(/440 bytes and 1 could be read/);
 });
 
 test("regions of absurd size are refused before anyone reads them", () => {
