@@ -56,6 +56,7 @@ export function exampleImage(): ExampleImage {
 export function exampleMetadata(): ImageMetadata {
   return {
     writer: "multifd-helper 0.1.0",
+    qemuVersion: "10.0.2",
     multifdChannels: 2,
     compression: "none",
     machine: "pc-q35-10.0",

@@ -1,5 +1,10 @@
 import { type ErrorDetails, MultifdError } from "../../errors.ts";
 
+/** A checksum or a word of bits as errors show it. */
+export function hex32(value: number): string {
+  return `0x${value.toString(16).padStart(8, "0")}`;
+}
+
 /**
  * IMAGE_DAMAGED in the one form that all of this folder uses.
  *

@@ -70,7 +70,7 @@ export function list<T>(read: FieldReader<T>): FieldReader<readonly T[]> {
 export function dictionary<T>(read: FieldReader<T>): FieldReader<Readonly<Record<string, T>>> {
   return (value, path) => {
     const entries = Object.entries(object(value, path));
-    return Object.fromEntries(entries.map(([name, item]) => [name, read(item, `${path}.${name}`)]));
+    return Object.fromEntries(entries.map(([name, item]) => [name, read(item, `${path}[${shown(name)}]`)]));
   };
 }
 
@@ -102,7 +102,7 @@ function mistyped(value: unknown, path: string, wanted: string): MultifdError {
   return damaged(where, problem, { what: "metadata", field: path });
 }
 
-/** Enough of a value to recognise it in an error. */
+/** Enough of a value to recognise it in an error, with control characters escaped. */
 function shown(value: unknown): string {
   if (Array.isArray(value)) return "an array";
   if (typeof value === "object" && value !== null) return "an object";

@@ -11,7 +11,7 @@ import {
 import { readU64, U64_BYTES, viewOf, writeU64 } from "./u64.ts";
 
 /** First eight bytes of the index. */
-export const INDEX_MAGIC = "MFDINDEX";
+const INDEX_MAGIC = "MFDINDEX";
 const INDEX_VERSION = 1;
 
 // Offsets of docs/formats/image.md, "Index".

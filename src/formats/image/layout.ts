@@ -1,4 +1,4 @@
-import { alignUp, isAligned } from "./align.ts";
+import { isAligned } from "./align.ts";
 import { blockCount } from "./blocks.ts";
 import { damaged } from "./damage.ts";
 import {
@@ -143,11 +143,15 @@ function checkMarks(record: ChannelRecord): void {
   }
 }
 
-/** @param ranges in the order of the file */
+/**
+ * As all ranges start aligned, what starts behind the bytes of another starts behind its padding too.
+ *
+ * @param ranges in the order of the file
+ */
 function checkOverlaps(ranges: readonly UsedRange[]): void {
   let previous: UsedRange | undefined;
   for (const range of ranges) {
-    if (previous !== undefined && range.offset < previous.offset + alignUp(previous.length)) {
+    if (previous !== undefined && range.offset < previous.offset + previous.length) {
       throw damaged(
         `${range.what} at byte ${range.offset}`,
         `it overlaps ${previous.what} at byte ${previous.offset} with its ${previous.length} bytes`,

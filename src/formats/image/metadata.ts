@@ -7,6 +7,7 @@ import { type ImageMetadata, MAX_METADATA_BYTES, MAX_MULTIFD_CHANNELS, type Seal
 
 const readMetadata = record<ImageMetadata>({
   writer: text,
+  qemuVersion: nullable(text),
   multifdChannels: integer(0, MAX_MULTIFD_CHANNELS),
   compression: nullable(word(["none", "zlib", "zstd", "qpl", "uadk", "qatzip"])),
   machine: nullable(text),
@@ -19,7 +20,7 @@ const readMetadata = record<ImageMetadata>({
   needsZeroedRam: flag,
   evidence: record<SealEvidence>({
     verdict: word(["complete", "undecided"]),
-    decidedBy: word(["structure", "commit"]),
+    decidedBy: word(["structure", "commit", "qmp"]),
     reasons: list(text),
   }),
   user: dictionary(text),

@@ -71,8 +71,8 @@ export interface Superblock {
 /** Why the image was taken for complete: the answer of the completeness judge and who decided. */
 export interface SealEvidence {
   readonly verdict: "complete" | "undecided";
-  /** Who decided: the structure of the streams alone, or the manager's `commit`. */
-  readonly decidedBy: "structure" | "commit";
+  /** Who decided: the structure of the streams alone, the manager's `commit`, or QEMU's `completed` seen over QMP. */
+  readonly decidedBy: "structure" | "commit" | "qmp";
   readonly reasons: readonly string[];
 }
 
@@ -80,6 +80,8 @@ export interface SealEvidence {
 export interface ImageMetadata {
   /** Name and version of the writer. */
   readonly writer: string;
+  /** Version of the QEMU that sent the streams, as query-version names it; null when nobody asked it. */
+  readonly qemuVersion: string | null;
   readonly multifdChannels: number;
   readonly compression: Compression | null;
   readonly machine: string | null;

@@ -1,7 +1,7 @@
 import { crc32 } from "node:zlib";
 import { MultifdError } from "../../errors.ts";
 import { alignUp, isAligned } from "./align.ts";
-import { damaged } from "./damage.ts";
+import { damaged, hex32 } from "./damage.ts";
 import {
   MAX_INDEX_BYTES,
   MAX_METADATA_BYTES,
@@ -60,7 +60,11 @@ export function checkRegion(what: keyof SealedRegions, region: Region, bytes: Ui
   }
   const computed = crc32(bytes);
   if (computed !== region.crc32) {
-    throw damaged(where, `its checksum is ${region.crc32} but its bytes give ${computed}`, details);
+    throw damaged(
+      where,
+      `the checksum is ${hex32(region.crc32)} but the bytes give ${hex32(computed)}`,
+      details,
+    );
   }
 }
 
@@ -84,8 +88,8 @@ function placeProblem(offset: number, length: number, imageBytes: number): strin
   if (!isAligned(offset)) return "it does not start at a multiple of 4096";
   if (offset < SUPERBLOCK_BYTES) return "it lies in the superblock";
   if (length === 0) return "it is empty";
-  // Subtracting cannot round, as adding two large numbers would.
-  if (offset > imageBytes || alignUp(length) > imageBytes - offset) {
+  // Subtracting cannot round, as adding two large numbers would; what starts behind the end leaves less than nothing.
+  if (alignUp(length) > imageBytes - offset) {
     return `its ${length} bytes reach beyond the image's ${imageBytes}`;
   }
   return null;

@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import { MultifdError } from "../../errors.ts";
-import { damaged } from "./damage.ts";
+import { damaged, hex32 } from "./damage.ts";
 import { type Region, SUPERBLOCK_BYTES, type Superblock } from "./model.ts";
 import { readU64, viewOf, writeU64 } from "./u64.ts";
 
@@ -80,7 +80,7 @@ function checkMagic(bytes: Uint8Array): void {
   const start = Buffer.from(found, "latin1").toString("hex") || "nothing";
   throw new MultifdError(
     "NOT_AN_IMAGE",
-    `there is no multifd-helper image at byte 0 of what was opened: it starts with ${start}, not "${MAGIC}"; check the path and --offset`,
+    `this is no multifd-helper image: it starts with the bytes ${start}, not with "${MAGIC}"; check the path and --offset`,
     { where: "superblock byte 0", offset: 0, found: start },
   );
 }
@@ -98,7 +98,7 @@ function checkChecksum(bytes: Uint8Array, view: DataView): void {
   if (computed !== stored) {
     throw damaged(
       `superblock byte ${AT.checksum}`,
-      `the checksum is ${hex(stored)} but the bytes give ${hex(computed)}`,
+      `the checksum is ${hex32(stored)} but the bytes give ${hex32(computed)}`,
       { offset: AT.checksum, stored, computed },
     );
   }
@@ -118,7 +118,7 @@ function checkVersion(view: DataView): void {
   if (features !== 0) {
     throw new MultifdError(
       "UNSUPPORTED_VERSION",
-      `the image requires features ${hex(features)} (superblock byte ${AT.requiredFeatures}) that this multifd-helper does not know; use a newer one`,
+      `the image requires features ${hex32(features)} (superblock byte ${AT.requiredFeatures}) that this multifd-helper does not know; use a newer one`,
       { requiredFeatures: features, offset: AT.requiredFeatures },
     );
   }
@@ -167,8 +167,4 @@ function uuidText(bytes: Uint8Array): string {
   ]
     .map(([from, to]) => digits.slice(from, to))
     .join("-");
-}
-
-function hex(value: number): string {
-  return `0x${value.toString(16).padStart(8, "0")}`;
 }
