@@ -1,19 +1,6 @@
 import { createConnection, type Socket } from "node:net";
 import { MultifdError } from "../errors.ts";
-
-/** An asynchronous message of QEMU, for example MIGRATION or STOP. `data` is {} where QEMU sends none. */
-export interface QmpEvent {
-  readonly event: string;
-  readonly data: Readonly<Record<string, unknown>>;
-}
-
-export interface QmpVersion {
-  readonly major: number;
-  readonly minor: number;
-  readonly micro: number;
-  /** What the packager added, e.g. "Debian 1:7.2+dfsg-7+deb12u18"; often empty. */
-  readonly package: string;
-}
+import { parseMessage, type QmpEvent, type QmpMessage, type QmpVersion, refusal } from "./messages.ts";
 
 export interface QmpOptions {
   /** Bounds connecting plus greeting plus capabilities, in milliseconds. */
@@ -24,20 +11,11 @@ export interface QmpOptions {
   readonly explainLoss?: () => Promise<string>;
 }
 
+/** Something that QEMU owes us: the answer to command `what`, or "its greeting". */
 interface Pending {
+  readonly what: string;
   resolve(value: unknown): void;
   reject(error: MultifdError): void;
-}
-
-interface QmpMessage {
-  readonly QMP?: {
-    readonly version: { readonly qemu: Omit<QmpVersion, "package">; readonly package?: string };
-  };
-  readonly id?: number;
-  readonly return?: unknown;
-  readonly error?: { readonly class: string; readonly desc: string };
-  readonly event?: string;
-  readonly data?: Record<string, unknown>;
 }
 
 /**
@@ -143,7 +121,7 @@ export class QmpClient {
 
   async #answer(id: number | "greeting", what: string, timeoutMs: number): Promise<unknown> {
     const { promise, resolve, reject } = withResolvers<unknown>();
-    this.#pending.set(id, { resolve, reject: (error) => reject(named(error, what)) });
+    this.#pending.set(id, { what, resolve, reject });
     const timer = setTimeout(() => reject(this.#silence(what, timeoutMs)), timeoutMs);
     try {
       return await promise;
@@ -157,7 +135,7 @@ export class QmpClient {
     const lines = (this.#unread + text).split("\n");
     this.#unread = lines.pop() ?? "";
     for (const line of lines) {
-      if (line.trim() !== "" && !this.#dispatch(parse(line))) {
+      if (line.trim() !== "" && !this.#dispatch(parseMessage(line))) {
         void this.#lose(`it sent something that is no QMP: ${line.slice(0, 80)}`);
         this.#socket.destroy();
         return;
@@ -176,7 +154,7 @@ export class QmpClient {
     } else if (message.id !== undefined) {
       const pending = this.#pending.get(message.id); // none: its time was over before the answer came
       if (message.error === undefined) pending?.resolve(message.return);
-      else pending?.reject(refusal(message.error));
+      else pending?.reject(refusal(pending.what, message.error));
     } else {
       return false;
     }
@@ -210,28 +188,6 @@ export class QmpClient {
       { path: this.path, awaited: what, timeoutMs },
     );
   }
-}
-
-/** {} for what is no JSON object: it then counts as neither greeting, event nor answer. */
-function parse(line: string): QmpMessage {
-  try {
-    return Object(JSON.parse(line)) as QmpMessage;
-  } catch {
-    return {};
-  }
-}
-
-function refusal(error: { class: string; desc: string }): MultifdError {
-  return new MultifdError("QEMU_FAILED", error.desc, { class: error.class, text: error.desc });
-}
-
-/** Says which command failed; the parsing side knows only ids. */
-function named(error: MultifdError, command: string): MultifdError {
-  if (error.details.class === undefined) return error;
-  return new MultifdError("QEMU_FAILED", `QEMU refused ${command}: ${error.message}`, {
-    ...error.details,
-    command,
-  });
 }
 
 /** Promise.withResolvers, which Node 20 lacks. */

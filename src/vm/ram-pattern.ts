@@ -2,7 +2,7 @@ import { createCipheriv, createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 
 const PAGE = 4096;
-const CHUNK = 2 ** 20;
+const CHUNK = 256 * 1024;
 
 export interface RamComparison {
   /** Pages of 4096 bytes in the longer file; a last partial page counts. */
@@ -21,11 +21,14 @@ export async function fillRam(path: string, bytes: number, seed: number): Promis
   const zeros = Buffer.alloc(CHUNK);
   const file = await open(path, "r+");
   try {
+    let writing: Promise<unknown> = Promise.resolve(); // the next chunk is made while this one is written
     for (let offset = 0; offset < bytes; offset += CHUNK) {
       const chunk = random.update(zeros);
       shapePages(chunk, offset / PAGE);
-      await file.write(chunk, 0, Math.min(CHUNK, bytes - offset), offset);
+      await writing;
+      writing = file.write(chunk, 0, Math.min(CHUNK, bytes - offset), offset);
     }
+    await writing;
   } finally {
     await file.close();
   }

@@ -1,8 +1,9 @@
-const ORIGIN = 0x7c00; // where the BIOS loads a boot sector and jumps to
-const GDT = 0x7c80;
+/** Where the BIOS loads the sector and jumps to, and what this one puts where. */
+const ORIGIN = 0x7c00;
 const PROTECTED_MODE = 0x7c40;
-const SECTOR = 512;
-/** A disk that the BIOS takes seriously. */
+const GDT = 0x7d00;
+const SIGNATURE = 0x7dfe;
+/** Enough for the BIOS to see a disk. */
 const DISK_BYTES = 2 ** 20;
 
 export interface DirtierOptions {
@@ -26,10 +27,10 @@ export function dirtierDisk({ start, end, spin = 0 }: DirtierOptions): Buffer {
     throw new RangeError(`a dirtier cannot walk from ${start} to ${end}`);
   }
   const disk = Buffer.alloc(DISK_BYTES);
-  place(disk, ORIGIN, enterProtectedMode());
-  place(disk, PROTECTED_MODE, walk(start, end, spin));
-  place(disk, GDT, globalDescriptors());
-  disk.writeUInt16LE(0xaa55, SECTOR - 2); // the BIOS boots nothing without it
+  place(disk, enterProtectedMode(), ORIGIN, PROTECTED_MODE);
+  place(disk, walk(start, end, spin), PROTECTED_MODE, GDT);
+  place(disk, globalDescriptors(), GDT, SIGNATURE);
+  place(disk, u16(0xaa55), SIGNATURE, ORIGIN + 512); // the BIOS boots nothing without it
   return disk;
 }
 
@@ -77,6 +78,9 @@ function walk(start: number, end: number, spin: number): number[] {
     ...[0x66, 0xb8, ...u16(0x10)], // mov ax, 0x10     ; the flat data segment
     ...[0x8e, 0xd8], // mov ds, ax
     ...[0x8e, 0xd0], // mov ss, ax
+    ...[0x8e, 0xc0], // mov es, ax           ; unused, but real mode's values here are no valid
+    ...[0x8e, 0xe0], // mov fs, ax           ; protected mode state, and some KVMs then emulate
+    ...[0x8e, 0xe8], // mov gs, ax           ; instruction by instruction, a hundred times slower
     ...[0xbc, ...u32(ORIGIN)], // mov esp, ORIGIN
     ...[0x31, 0xdb], // xor ebx, ebx
     ...pass,
@@ -94,8 +98,10 @@ function globalDescriptors(): number[] {
   ];
 }
 
-/** Copies code that was assembled for `address` to where the BIOS will have loaded it from. */
-function place(disk: Buffer, address: number, bytes: number[]): void {
+/** Copies bytes assembled for `address` to where the BIOS will have loaded them from. */
+function place(disk: Buffer, bytes: number[], address: number, limit: number): void {
+  if (address + bytes.length > limit)
+    throw new RangeError(`${bytes.length} bytes at ${address} reach beyond ${limit}`);
   disk.set(bytes, address - ORIGIN);
 }
 
