@@ -4,7 +4,7 @@ import type { VerifyReport } from "../control/reports.ts";
 import { CONTRACT_VERSION, VERSION } from "./version.ts";
 
 /** The first line of every run. */
-export interface HelloEvent {
+interface HelloEvent {
   readonly event: "hello";
   /** Version of docs/manager-contract.md. */
   readonly contract: number;

@@ -2,7 +2,7 @@ import { constants } from "node:os";
 import { MultifdError } from "../errors.ts";
 
 /** How long a reader of stdout that has fallen behind may take to fetch the last events. */
-const FLUSH_MS = 10_000;
+const FLUSH_MS = 5_000;
 /** How long handles that should be closed by now may keep the process alive. */
 const LINGER_MS = 1_000;
 

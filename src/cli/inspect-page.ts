@@ -1,6 +1,7 @@
-import type { ImageMetadata } from "../formats/image/model.ts";
 import type { ChannelReport, DestinationNeeds, ImageReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
+
+type ImageMetadata = NonNullable<ImageReport["metadata"]>;
 
 /** What `inspect` shows a person; `--json` has the same facts and more. Ends with a newline. */
 export function describeImage(report: ImageReport): string {
@@ -54,11 +55,12 @@ function describeVm(metadata: ImageMetadata): string {
 function describeChannels(channels: readonly ChannelReport[]): string {
   const rows = channels.map((channel): Row => {
     const marks = channel.channel === "main" ? "barriers" : "syncs";
+    const extents = `${channel.extents} extent${channel.extents === 1 ? "" : "s"}`;
     const blocks = `blocks of ${formatBytes(channel.blockBytes)}`;
     const checksum = channel.checksum === "none" ? "no checksums" : channel.checksum;
     return [
       channel.channel === "main" ? "main" : `channel ${channel.channel}`,
-      `${formatBytes(channel.bytes)} in ${channel.extents} extents, ${blocks}, ${checksum}, ${channel.syncs} ${marks}`,
+      `${formatBytes(channel.bytes)} in ${extents}, ${blocks}, ${checksum}, ${channel.syncs} ${marks}`,
     ];
   });
   return section("Channels", rows);
@@ -84,25 +86,26 @@ function describeUserData({ user, userBinary }: ImageMetadata): string[] {
 
 function describeDestination(report: ImageReport, needs: DestinationNeeds): string {
   const options = [
-    needs.machine === null ? "the machine type of the source" : `-machine ${needs.machine}`,
-    needs.uuid === null ? "no -uuid" : `-uuid ${needs.uuid}`,
-    "-incoming defer",
+    needs.machine === null ? "-machine as at the source" : `-machine ${needs.machine}`,
+    needs.uuid === null ? "without -uuid" : `-uuid ${needs.uuid}`,
+    "-incoming defer -S",
   ];
   const ram = needs.zeroedRam
     ? "must be all zero: start QEMU afresh, and truncate a shared memory file to 0 and back before"
     : "need not be zeroed";
   const requirements = section("To restore it", [
-    ["QEMU", `${options.join(", ")}, and the devices and accelerator of the source`],
+    ["start QEMU", options.join(" ")],
+    ["the rest", "devices, RAM size and accelerator as at the source"],
     ["RAM", ram],
   ]);
   const offset = report.base === 0 ? "" : ` --offset ${report.base}`;
   return `${requirements}
   then, by QMP, in this order:
 ${qmpCommands(report, needs)
-  .map((command) => `    ${JSON.stringify(command)}`)
+  .map((command) => `    ${printable(JSON.stringify(command))}`)
   .join("\n")}
   then, when migrate-incoming has returned:
-    multifd-helper restore ${report.path}${offset} --connect unix:/PATH/OF/SOCKET`;
+    multifd-helper restore ${printable(quoteForShell(report.path))}${offset} --connect unix:/PATH/OF/SOCKET`;
 }
 
 function qmpCommands(report: ImageReport, needs: DestinationNeeds): object[] {
@@ -128,7 +131,16 @@ type Row = readonly [label: string, value: string | undefined];
 function section(heading: string, rows: readonly Row[]): string {
   const width = Math.max(12, ...rows.map(([label]) => label.length));
   const lines = rows.flatMap(([label, value]) =>
-    value === undefined ? [] : [`  ${label.padEnd(width)}  ${value}`],
+    value === undefined ? [] : [`  ${printable(label).padEnd(width)}  ${printable(value)}`],
   );
-  return [heading, ...lines].join("\n");
+  return [printable(heading), ...lines].join("\n");
+}
+
+/** Names come from the image, and control characters in them could steer the terminal. */
+function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, "\ufffd");
+}
+
+function quoteForShell(path: string): string {
+  return /^[\w./:@%+=-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }

@@ -112,7 +112,9 @@ class PersonOutput implements Output {
 }
 
 function writeFailure({ code, message }: Failure): void {
-  process.stderr.write(`multifd-helper: ${message} [${code}]\n`);
+  // Names from a damaged image or a hostile peer must neither break the line nor steer the terminal.
+  const line = message.replace(/\p{Cc}+/gu, " ");
+  process.stderr.write(`multifd-helper: ${line} [${code}]\n`);
 }
 
 /** The answer is all that its command is for, so that losing it is a failure, unless the reader has seen enough. */

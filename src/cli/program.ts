@@ -23,7 +23,10 @@ Exit status:
 
 Sizes take K, M, G or T (binary) or 0x; addresses are unix:PATH, tcp:HOST:PORT or, to listen, fd:N.`;
 
-/** Runs one command line (without node and script) and answers the exit status; every failure has been told by then. */
+/**
+ * Runs one command line (without node and script) and answers the exit status; every failure has been told by
+ * then. Commands import the library and the logger only when they run, so that help and mistakes are quick.
+ */
 export async function runCli(argv: readonly string[]): Promise<number> {
   const output = openOutput(argv);
   const program = buildProgram(output);
@@ -39,7 +42,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
 }
 
 /** The commands, each registered by its own file; a new one is one more line here. */
-export function buildProgram(output: Output): Command {
+function buildProgram(output: Output): Command {
   const program = new Command("multifd-helper")
     .description("Saves and restores QEMU virtual machines over parallel multifd channels.")
     .version(VERSION, "-V, --version", "print the version")

@@ -6,7 +6,7 @@ import type { Output } from "../output.ts";
 import { CONTRACT_VERSION, VERSION } from "../version.ts";
 
 /** What a manager probes before it relies on something: docs/manager-contract.md, "Probing". */
-export interface Capabilities {
+interface Capabilities {
   readonly program: "multifd-helper";
   readonly version: string;
   readonly contract: number;

@@ -31,5 +31,5 @@ function verifiedEvent({ bytes, elapsedMs, path, checked, blocks }: VerifyReport
 
 function verifiedSentence({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): string {
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
-  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks are intact, ${checked} checked in ${formatDuration(elapsedMs)} (${rate}).`;
+  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks intact after ${formatDuration(elapsedMs)} (${rate}); checked: ${checked}.`;
 }

@@ -1,19 +1,25 @@
-import { spawn } from "node:child_process";
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { once } from "node:events";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 
 const MAIN = fileURLToPath(new URL("../../../src/cli/main.js", import.meta.url));
 
-export interface Finished {
+interface Finished {
   readonly status: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** Runs the built command line to its end, with stdin at /dev/null. */
+/** Starts the built command line with all three streams as pipes. */
+export function spawnCommand(...args: readonly string[]): ChildProcessWithoutNullStreams {
+  return spawn(process.execPath, [MAIN, ...args]);
+}
+
+/** Runs the built command line to its end, with nothing on stdin. */
 export async function runCommand(...args: readonly string[]): Promise<Finished> {
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawnCommand(...args);
+  child.stdin.end();
   const [[status], stdout, stderr] = await Promise.all([
     once(child, "close"),
     text(child.stdout),

@@ -1,5 +1,6 @@
+import { once } from "node:events";
 import { expect, test } from "vitest";
-import { runCommand } from "./run-cli.ts";
+import { runCommand, spawnCommand } from "./run-cli.ts";
 
 const COMMANDS = ["save", "restore", "inspect", "verify", "capabilities"] as const;
 
@@ -73,6 +74,12 @@ test("a log file that cannot be opened is an I/O failure", async () => {
   const { status, stderr } = await runCommand("verify", "vm.mfd", "--log-file", "/nowhere/log");
   expect(status).toBe(5);
   expect(stderr).toMatch(/^multifd-helper: the log file \/nowhere\/log cannot be opened: ENOENT \[IO\]\n$/);
+});
+
+test("a save that fails under --hold ends although stdin stays open", async () => {
+  const child = spawnCommand("save", "/nowhere/vm.mfd", "--listen", "unix:/nowhere/save.sock", "--hold");
+  const [status] = await once(child, "exit");
+  expect(status).toBeGreaterThan(0);
 });
 
 test("without a command the help goes to stderr", async () => {
