@@ -19,11 +19,13 @@ export async function connectChannel(
   signal: AbortSignal,
 ): Promise<Connection> {
   const socket = await connect(address, signal);
+  let abort = (): void => undefined;
   try {
     await new Promise<void>((resolve, reject) => {
+      abort = () => reject(signal.reason);
       socket.once("error", reject);
       socket.once("close", () => reject(new Error("the destination closed the connection")));
-      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+      signal.addEventListener("abort", abort, { once: true });
       // A copy: the caller's buffer may live in memory that moves on before the kernel took it.
       socket.write(Buffer.from(firstBytes), (error) => (error ? reject(error) : resolve()));
     });
@@ -32,6 +34,8 @@ export async function connectChannel(
   } catch (error) {
     socket.destroy();
     throw connectError(address, error);
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
 }
 

@@ -54,6 +54,8 @@ export function describe(
   const { main, multifd } = streams;
   return {
     writer: `multifd-helper ${VERSION}`,
+    // Only QMP tells; the stream does not.
+    qemuVersion: null,
     multifdChannels: multifd.length,
     compression: multifd.find((channel) => channel.compression !== null)?.compression ?? null,
     machine: main.machine,

@@ -16,6 +16,7 @@ const SEALED = {
   dataBytes: 154_000_000,
   metadata: {
     writer: "multifd-helper 0.1.0",
+    qemuVersion: null,
     multifdChannels: 2,
     compression: "zstd",
     machine: "pc-q35-7.2",
@@ -42,9 +43,9 @@ const SEALED = {
     zeroedRam: true,
   },
   channels: [
-    { channel: "main", bytes: 65_536, extents: 1, blockBytes: 1_048_576, syncs: 3, checksum: "crc32" },
-    { channel: 0, bytes: 77_000_000, extents: 2, blockBytes: 1_048_576, syncs: 3, checksum: "crc32" },
-    { channel: 1, bytes: 76_934_464, extents: 2, blockBytes: 1_048_576, syncs: 3, checksum: "none" },
+    { channel: "main", bytes: 65_536, extents: 1, blocks: 1, blockBytes: 1_048_576, syncs: 3, checksum: "crc32" },
+    { channel: 0, bytes: 77_000_000, extents: 2, blocks: 2, blockBytes: 1_048_576, syncs: 3, checksum: "crc32" },
+    { channel: 1, bytes: 76_934_464, extents: 2, blocks: 2, blockBytes: 1_048_576, syncs: 3, checksum: "none" },
   ],
   ranges: [],
 } as const satisfies ImageReport;
