@@ -28,7 +28,8 @@ const ANSWERING: readonly string[] = ["inspect", "capabilities"];
 export function openOutput(argv: readonly string[]): Output {
   const end = argv.indexOf("--");
   const options = end < 0 ? argv : argv.slice(0, end);
-  // A reader of stderr that went away must not end the run either.
+  // Readers may go away; that must end neither the run nor the help in a pager with a stack trace.
+  process.stdout.on("error", () => undefined);
   process.stderr.on("error", () => undefined);
   return options.includes("--json")
     ? new JsonOutput(new EventWriter(process.stdout), ANSWERING.includes(argv[0] ?? ""))
@@ -85,8 +86,7 @@ class PersonOutput implements Output {
 
   completed(_event: CompletedEvent | VerifiedEvent, sentence: string): void {
     this.#bar?.clear();
-    // The work is done whether or not anybody reads this.
-    process.stdout.on("error", () => undefined).write(`${sentence}\n`);
+    process.stdout.write(`${sentence}\n`);
   }
 
   failed(failure: Failure): void {

@@ -62,8 +62,11 @@ function buildProgram(output: Output): Command {
 
 /** Commander's "error: option … (Did you mean …?)" as our one sentence. */
 function usageError(error: CommanderError, help: string): MultifdError {
+  // commander.help: it has printed its help in answer to a missing command, or to `help` for an unknown one.
   const reason =
-    error.code === "commander.help" ? "a command is missing" : error.message.replace(/^error: /, "");
+    error.code === "commander.help"
+      ? "a command is missing or unknown"
+      : error.message.replace(/^error: /, "");
   return new MultifdError("USAGE", `${reason.replace(/\s*\n\s*/g, " ")}; see ${help}`);
 }
 

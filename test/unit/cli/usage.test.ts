@@ -1,7 +1,9 @@
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { runCommand, spawnCommand } from "./run-cli.ts";
 
+const PAGE = readFileSync(new URL("../../../../docs/manager-contract.md", import.meta.url), "utf8");
 const COMMANDS = ["save", "restore", "inspect", "verify", "capabilities"] as const;
 
 const LISTEN = ["--listen", "unix:/nowhere/save.sock"];
@@ -86,7 +88,7 @@ test("without a command the help goes to stderr", async () => {
   const { status, stdout, stderr } = await runCommand();
   expect(status).toBe(2);
   expect(stdout).toBe("");
-  expect(stderr).toMatch(/^Usage: multifd-helper[\s\S]*a command is missing[^\n]*\[USAGE\]\n$/);
+  expect(stderr).toMatch(/^Usage: multifd-helper[\s\S]*a command is missing or unknown[^\n]*\[USAGE\]\n$/);
 });
 
 test("the help names every command and every exit status", async () => {
@@ -124,6 +126,17 @@ test("capabilities --json is one object that names what there is", async () => {
     limits: { maxChannels: 255 },
     platform: { node: process.version, arch: process.arch },
   });
+});
+
+test("the contract page names every field of capabilities, and no option that does not exist", async () => {
+  const { stdout } = await runCommand("capabilities", "--json");
+  for (const field of Object.keys(JSON.parse(stdout))) expect(PAGE).toContain(`\`${field}\``);
+
+  const helps = await Promise.all(COMMANDS.map((command) => runCommand(command, "--help")));
+  const options = new Set(helps.flatMap((help) => help.stdout.match(/--[a-z][a-z-]+/g) ?? []));
+  const named = new Set(PAGE.match(/--[a-z][a-z-]+/g));
+  expect(named.size).toBeGreaterThan(10);
+  for (const option of named) expect(options).toContain(option);
 });
 
 test("capabilities without --json is a page", async () => {
