@@ -1,12 +1,9 @@
-import fs from "node:fs";
+import { createRequire } from "node:module";
 
-/** Version of the manager contract: docs/manager-contract.md. It changes when something there is taken away. */
+// By the package's own name: the relative path would differ between the sources and the build.
+const manifest = createRequire(import.meta.url)("multifd-helper/package.json") as { version: string };
+
+export const VERSION: string = manifest.version;
+
+/** Version of docs/manager-contract.md that this program keeps. Grows only when something a manager relies on goes away. */
 export const CONTRACT_VERSION = 1;
-
-/** Version of this package. */
-export const VERSION: string = readVersion();
-
-function readVersion(): string {
-  const file = new URL("../../package.json", import.meta.url);
-  return (JSON.parse(fs.readFileSync(file, "utf8")) as { version: string }).version;
-}

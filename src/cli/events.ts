@@ -1,7 +1,7 @@
 import type { Writable } from "node:stream";
 import type { CompletedEvent, FailedEvent, ImageFacts, RunEvent } from "../control/events.ts";
 import type { VerifyReport } from "../control/reports.ts";
-import { CONTRACT_VERSION, VERSION } from "./version.ts";
+import { CONTRACT_VERSION, VERSION } from "../version.ts";
 
 /** The first line of every run. */
 interface HelloEvent {

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { MultifdError, toFailure } from "../errors.ts";
+import { VERSION } from "../version.ts";
 import { addCapabilitiesCommand } from "./commands/capabilities.ts";
 import { addInspectCommand } from "./commands/inspect.ts";
 import { addRestoreCommand } from "./commands/restore.ts";
@@ -7,7 +8,6 @@ import { addSaveCommand } from "./commands/save.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
 import { exitStatusOf } from "./exit.ts";
 import { type Output, openOutput } from "./output.ts";
-import { VERSION } from "./version.ts";
 
 const EXIT_STATUSES = `
 Exit status:

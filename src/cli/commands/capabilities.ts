@@ -1,9 +1,9 @@
 import { availableParallelism, release } from "node:os";
 import type { Command } from "commander";
+import { CONTRACT_VERSION, VERSION } from "../../version.ts";
 import { MAX_CHANNELS } from "../expect.ts";
 import { MAX_META_BYTES } from "../meta.ts";
 import type { Output } from "../output.ts";
-import { CONTRACT_VERSION, VERSION } from "../version.ts";
 
 /** What a manager probes before it relies on something: docs/manager-contract.md, "Probing". */
 interface Capabilities {
