@@ -3,8 +3,8 @@
  * writer, or is only ever added to atomically.
  */
 
-/** One main channel and 255 multifd channels. */
-export const MAX_CONNECTIONS = 256;
+/** One main channel, 255 multifd channels, and as many that only look whether somebody listens. */
+export const MAX_CONNECTIONS = 512;
 
 const CURSOR = 0;
 const STORED = 1;
