@@ -111,6 +111,7 @@ export class Reception {
   fail(error: MultifdError): void {
     if (this.#failure !== null || this.#settled) return;
     this.#failure = error;
+    this.#plan.control.setGiveUp();
     for (const guest of this.#guests) guest.connection.kill();
     void this.#settle();
   }

@@ -70,6 +70,11 @@ export class ControlBlock {
     }
   }
 
+  /** Until when the budget of the rate limit is spent, in microseconds on the callers' clock. */
+  get reservedUntil(): number {
+    return Number(Atomics.load(this.#wide, PACER));
+  }
+
   /** Bytes that moved on a connection. One writer: the worker that has it. */
   setMoved(connection: number, bytes: number): void {
     Atomics.store(this.#wide, RECEIVED + connection, BigInt(bytes));
@@ -147,7 +152,7 @@ export class ControlBlock {
     return Atomics.load(this.#words, FINISHED) === 1;
   }
 
-  /** Feeders send nothing more, but keep their connections open until the peer or main ends them. */
+  /** Nobody waits for a turn any more. Feeders send nothing more, but keep their connections open until the peer or main ends them. */
   setGiveUp(): void {
     Atomics.store(this.#words, GIVE_UP, 1);
     this.ring();
