@@ -88,13 +88,21 @@ class Replacement implements Target {
  */
 function takePartial(partial: string, file: string): number {
   removeLeftover(partial, file);
-  const fd = openFile(partial, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+  const fd = createFile(partial);
   fs.fchmodSync(fd, OWNER_ONLY);
   if (!tryLock(fd) || !isAt(fd, partial)) {
     fs.closeSync(fd);
     throw busy(file);
   }
   return fd;
+}
+
+function createFile(partial: string): number {
+  try {
+    return openFile(partial, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+  } catch (error) {
+    throw ioError(error, `creating ${partial}`);
+  }
 }
 
 function removeLeftover(partial: string, file: string): void {
