@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { MultifdError } from "../../src/errors.ts";
 import { ChannelWalker } from "../../src/formats/migration/channel-walker.ts";
 import type { ChannelSummary } from "../../src/formats/migration/summary.ts";
-import { buildMigration, type FakeMigration } from "../support/fake-migration.ts";
+import { buildMigration, type FakeMigration, tail } from "../support/fake-migration.ts";
 import * as wire from "../support/stream-builder.ts";
 import { judge, walkStream } from "../support/walk.ts";
 
@@ -13,7 +13,34 @@ const MIGRATIONS: Readonly<Record<string, FakeMigration>> = {
   old: buildMigration({ style: "7.2", channels: 2, blocks: SMALL }),
   new: buildMigration({ style: "10", channels: 2, blocks: SMALL }),
   single: buildMigration({ style: "7.2", channels: 0, blocks: SMALL }),
+  rich: { main: richMain(), channels: [] },
 };
+
+/** A main stream with everything that can be followed, early sections and all kinds of records. */
+function richMain(): Buffer {
+  const noise = Buffer.from("7e000000090402030800067b7e0000000700", "hex");
+  const early = wire.fullSection(9, "virtio-mem-device-early", noise);
+  const pages = Array.from({ length: 8 }, (_, i) => wire.zeroRecord((4 + i) * wire.PAGE_BYTES, null));
+  const records = [
+    wire.pageRecord(0, "mem", Buffer.alloc(wire.PAGE_BYTES, noise)),
+    wire.compressedRecord(4096, null, noise),
+    wire.xbzrleRecord(8192, "mem", noise),
+    wire.zeroRecord(12288, "mem"),
+    ...pages,
+    wire.eosWord,
+  ];
+  return Buffer.concat([
+    wire.configuration({ pageBits: 12, capabilities: [], uuid: wire.ZERO_UUID }),
+    early,
+    wire.command(2, wire.be32(1)),
+    wire.startSection(2, Buffer.concat([wire.blockList(SMALL), wire.eosWord])),
+    early,
+    wire.command(1),
+    wire.partSection(2, Buffer.concat(records)),
+    wire.endSection(2, wire.eosWord),
+    tail({ timer: noise, cpu: noise }),
+  ]);
+}
 
 /** A stream of one of the migrations: "main", or a multifd channel by its number. */
 interface Place {

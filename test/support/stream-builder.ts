@@ -60,8 +60,8 @@ export function configuration(options: ConfigurationOptions = {}): Buffer {
   return Buffer.concat(parts);
 }
 
-export function subsection(name: string, fields: Buffer): Buffer {
-  return Buffer.concat([u8(0x05), counted(`configuration/${name}`), be32(1), fields]);
+export function subsection(name: string, fields: Buffer, version = 1): Buffer {
+  return Buffer.concat([u8(0x05), counted(`configuration/${name}`), be32(version), fields]);
 }
 
 export function command(number: number, data: Buffer = Buffer.alloc(0)): Buffer {

@@ -25,8 +25,8 @@ const COMMAND_NAMES: ReadonlyMap<number, string> = new Map([
 ]);
 const RAM_VERSION = 4;
 const FOOTER_BYTES = 5;
-/** A footer, then type, section id, length and first character of the next section's name (or a command). */
-const FOOTER_AND_NEXT_BYTES: number = FOOTER_BYTES + 7;
+/** A footer, then type, section id and length of the next section's name (or a command). */
+const FOOTER_AND_NEXT_BYTES: number = FOOTER_BYTES + 6;
 
 interface RamSections {
   readonly id: number;
@@ -146,23 +146,27 @@ function* skipEarlySection(input: ByteInput, ramId: number | null): Steps {
   input.consume(5);
   for (;;) {
     while (!input.ready(FOOTER_AND_NEXT_BYTES)) yield;
-    if (input.u8(0) === SECTION.FOOTER && input.u32(1) === id && sectionBegins(input, ramId)) break;
+    const closed = input.u8(0) === SECTION.FOOTER && input.u32(1) === id;
+    if (closed && (yield* sectionFollows(input, ramId))) break;
     input.consume(1);
   }
   input.consume(FOOTER_BYTES);
 }
 
-function sectionBegins(input: ByteInput, ramId: number | null): boolean {
-  const type = input.u8(FOOTER_BYTES);
-  switch (type) {
+/** Whether what stands behind a footer can only be the next section. */
+function* sectionFollows(input: ByteInput, ramId: number | null): Steps<boolean> {
+  switch (input.u8(FOOTER_BYTES)) {
     case SECTION.COMMAND:
       return input.u8(FOOTER_BYTES + 1) === 0;
     case SECTION.PART:
     case SECTION.END:
       return input.u32(FOOTER_BYTES + 1) === ramId;
     case SECTION.START:
-    case SECTION.FULL:
-      return input.u8(FOOTER_BYTES + 5) > 0 && isSectionName(input.text(FOOTER_BYTES + 6, 1));
+    case SECTION.FULL: {
+      const nameLength = input.u8(FOOTER_BYTES + 5);
+      while (!input.ready(FOOTER_BYTES + 6 + nameLength)) yield;
+      return isSectionName(input.text(FOOTER_BYTES + 6, nameLength));
+    }
     default:
       return false;
   }

@@ -148,6 +148,7 @@ const vfio = Buffer.concat([
 ]);
 
 test("with another iterable device, equal SYNCs, packet boundaries and the tail may seal", () => {
+  expect(judge({ main: vfio, channels: [] })).toMatchObject({ verdict: "undecided", sealable: true });
   const { channels } = buildMigration({ channels: 2 });
   expect(judge({ main: vfio, channels })).toMatchObject({ verdict: "undecided", sealable: true });
   const extra = [channels[0] ?? Buffer.alloc(0), Buffer.concat([channels[1] ?? vfio, wire.syncPacket()])];

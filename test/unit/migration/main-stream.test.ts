@@ -157,8 +157,11 @@ test("commands that leave RAM readable are passed over", () => {
 });
 
 test("early device sections end at their own footer, before RAM and behind its START", () => {
-  // The state holds another section's footer, and its own footer with nothing like a section behind it.
-  const state = Buffer.concat([Buffer.from("7e0000000304", "hex"), Buffer.from("7e0000000900", "hex")]);
+  const state = Buffer.concat([
+    Buffer.from("7e000000030400000005047669", "hex"), // another section's footer, and a section behind it
+    Buffer.from("7e0000000900", "hex"), // its own footer, but EOF behind it
+    Buffer.from("7e0000000902000000070000", "hex"), // its own footer, but a PART of another device behind it
+  ]);
   const early = wire.fullSection(9, "0000:00:01.0/virtio-mem-device-early", state);
   const part = wire.partSection(2, Buffer.concat([wire.zeroRecord(0, "mem"), wire.eosWord]));
   const end = wire.endSection(2, wire.eosWord);
@@ -188,6 +191,7 @@ test.each([
   ["another iterable device", [CONFIGURATION, LEGACY_START, wire.startSection(3, PAGE, "vfio", 1)], '"vfio"'],
   ["mapped-ram", [wire.configuration({ capabilities: ["mapped-ram"] }), LEGACY_START], "mapped-ram"],
   ["an unknown configuration", [CONFIGURATION, wire.subsection("colour", Buffer.alloc(3))], "colour"],
+  ["a newer configuration", [CONFIGURATION, wire.subsection("uuid", Buffer.alloc(16), 2)], "version 2"],
 ])("%s cannot be followed, but the tail is found", (_, parts, words) => {
   const summary = walk(...parts, TAIL);
   expect(summary.undecided).toEqual([expect.stringContaining(words)]);
@@ -200,6 +204,8 @@ const start = (payload: Buffer, version = 4) => [
   CONFIGURATION,
   wire.startSection(2, payload, "ram", version),
 ];
+const HALVES = ["A", "B"].map((name) => ({ name, bytes: 2048 }));
+const MANY = Array.from({ length: 4097 }, (_, i) => ({ name: `block${i}`, bytes: 4096 }));
 const badFooter = Buffer.from(LEGACY_START);
 badFooter.writeUInt32BE(3, badFooter.length - 4);
 test.each([
@@ -223,7 +229,8 @@ test.each([
     start(Buffer.concat([wire.be64(4096 + 4), Buffer.from([1, 65]), wire.be64(8192)])),
     '"A"',
   ],
-  ["a block of half a page", start(wire.blockList([{ name: "A", bytes: 6144 }])), "flags 0x804"],
+  ["blocks of half a page", start(wire.blockList(HALVES)), '"A" with 2048 bytes'],
+  ["blocks without number", start(wire.blockList(MANY)), "too many"],
   ["a block listed twice", start(wire.blockList([...BLOCKS, ...BLOCKS])), "twice"],
   ["a PART of another device", [...HEAD, wire.partSection(3, wire.eosWord)], "id 3"],
   ["a PART before START", [CONFIGURATION, wire.partSection(2, wire.eosWord)], "never started"],
@@ -237,6 +244,7 @@ test.each([
   ["a flush in a legacy stream", record(wire.flushWord), "MULTIFD_FLUSH"],
   ["an EOS with an address", record(wire.be64(0x1010)), "has an address"],
   ["an endless compressed page", record(wire.recordHead(0x100, 0, "mem"), wire.be32(1e9)), "1000000000"],
+  ["an XBZRLE page longer than a page", record(wire.xbzrleRecord(0, "mem", Buffer.alloc(4097))), "XBZRLE"],
   ["an unknown XBZRLE", record(wire.recordHead(0x040, 0, "mem"), Buffer.from([2, 0, 1])), "XBZRLE"],
   [
     "a FULL section with RAM's id",

@@ -34,6 +34,7 @@ test.each([
   ["broken JSON", [eofByte, vmdescription(JSON_TEXT.replace('"devices"', "devices"))]],
   ["JSON of something else", [eofByte, vmdescription('{"devices":[1],"page_size":4096}')]],
   ["no page size", [eofByte, vmdescription('{"devices":[]}')]],
+  ["a second one cut short behind a whole one", [TRUE_TAIL, TRUE_TAIL.subarray(0, -1)]],
   ["no EOF byte", [Buffer.from([0x7e]), vmdescription(JSON_TEXT)]],
   ["an empty description", [eofByte, vmdescription("")]],
   [
