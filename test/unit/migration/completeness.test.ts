@@ -100,6 +100,8 @@ test("all channels must be of one VM and compressed alike; one without pages has
 test("a multifd stream whose channels never came is incomplete, in both modes", () => {
   expect(judgeCompleteness(OLD.main, [])).toEqual(incomplete("channels that carried the rest are missing"));
   expect(judgeCompleteness(NEW.main, [])).toEqual(incomplete("3 barriers for multifd channels"));
+  const cut = { ...OLD.main, ramEnd: null, eofByte: null };
+  expect(judgeCompleteness(cut, [])).toEqual(incomplete("before the END section of RAM"));
 });
 
 test("QEMU 8.1's flushes without multifd are no multifd stream: the pages are on main", () => {
