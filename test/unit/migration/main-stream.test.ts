@@ -158,7 +158,7 @@ test("commands that leave RAM readable are passed over", () => {
 
 test("early device sections end at their own footer, before RAM and behind its START", () => {
   const state = Buffer.concat([
-    Buffer.from("7e000000030400000005027669", "hex"), // another section's footer, and a section behind it
+    Buffer.from("7e000000030800010000ff", "hex"), // another section's footer, and a command behind it
     Buffer.from("7e0000000900", "hex"), // its own footer, but EOF behind it
     Buffer.from("7e0000000902000000070000", "hex"), // its own footer, but a PART of another device behind it
   ]);
