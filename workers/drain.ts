@@ -46,6 +46,8 @@ export async function drainChannel(task: DrainTask, write: WriteAt): Promise<Dra
   };
 
   const accept = (bytes: number): boolean => {
+    // Main keeps the connection open a little longer; QEMU must not complete meanwhile what is lost already.
+    if (control.giveUp) throw new MultifdError("CANCELLED", "the run was given up");
     const chunk = ring.latest(bytes);
     if (received === 0) firstByteAt = performance.now();
     received += bytes;

@@ -152,7 +152,7 @@ export class ControlBlock {
     return Atomics.load(this.#words, FINISHED) === 1;
   }
 
-  /** Nobody waits for a turn any more. Feeders send nothing more, but keep their connections open until the peer or main ends them. */
+  /** Nobody waits for a turn any more. Drainers read nothing more. Feeders send nothing more, but keep their connections open until the peer or main ends them. */
   setGiveUp(): void {
     Atomics.store(this.#words, GIVE_UP, 1);
     this.ring();
