@@ -194,18 +194,21 @@ describe("waiting", () => {
 });
 
 describe("what harms nothing", () => {
-  test("connections that close without a byte, before and between the channels", async () => {
-    const { helper, peer } = await save("--channels", "2");
-    const [main = wire.eofByte, ...channels] = tinyMigration();
-    for (let i = 0; i < 5; i++) (await peer.connect()).end();
-    const mainSocket = await peer.connect();
-    mainSocket.write(main.subarray(0, 50));
-    (await peer.connect()).destroy();
-    await helper.waitEvent("channel");
-    await peer.play(channels);
-    mainSocket.end(main.subarray(50));
-    expect(await helper.success()).toMatchObject({ image: { multifdChannels: 2 } });
-  });
+  test.each([2, 255])(
+    "connections that close without a byte, before and between %i channels",
+    async (count) => {
+      const { helper, peer } = await save("--channels", String(count));
+      const [main = wire.eofByte, ...channels] = tinyMigration(count);
+      for (let i = 0; i < 5; i++) (await peer.connect()).end();
+      const mainSocket = await peer.connect();
+      mainSocket.write(main.subarray(0, 50));
+      (await peer.connect()).destroy();
+      await helper.waitEvent("channel");
+      await peer.play(channels);
+      mainSocket.end(main.subarray(50));
+      expect(await helper.success()).toMatchObject({ image: { multifdChannels: count } });
+    },
+  );
 
   test("channels before main, each byte alone", async () => {
     const { helper, peer } = await save("--channels", "2");

@@ -135,6 +135,32 @@ describeEachQemu("a save that comes to nothing", (binary) => {
     expect(await scratch.names()).toEqual(["vm.mfd"]);
   });
 
+  test("--channels 2 for a QEMU with 4: refused, and QEMU can migrate again", async () => {
+    await guest.vm.qmp.execute("migrate-set-parameters", { "max-bandwidth": 16 * MIB });
+    const { helper, address } = await listening(scratch.file("vm.mfd"), ["--channels", "2"]);
+    await migrateTo(guest.vm.qmp, address);
+    expect(await helper.failure()).toMatchObject({ status: 3, code: "CHANNEL_SET" });
+    await untilMigration(guest, "failed");
+    await expectUntouched();
+    await expectRetryWorks();
+  });
+
+  test("the helper gives up while QEMU connects 64 channels: QEMU can migrate again", async () => {
+    await configure(guest.vm, { channels: 64 });
+    for (const giveUp of ["SIGTERM", "--max-bytes", "SIGTERM", "--max-bytes"] as const) {
+      const args = giveUp === "--max-bytes" ? [giveUp, "1"] : [];
+      const { helper, address } = await listening(scratch.file("vm.mfd"), args);
+      await migrateTo(guest.vm.qmp, address);
+      if (giveUp === "SIGTERM") helper.signal(giveUp);
+      expect(await helper.failure()).toMatchObject({
+        code: giveUp === "SIGTERM" ? "CANCELLED" : "LIMIT_EXCEEDED",
+      });
+      await untilMigration(guest, "failed");
+      await expectUntouched();
+    }
+    await expectRetryWorks();
+  });
+
   test("abort under --hold after QEMU has completed", async () => {
     await guest.vm.qmp.execute("stop");
     const { helper } = await begun("--hold");
