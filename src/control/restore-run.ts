@@ -3,9 +3,8 @@ import { connectChannel } from "../channels/connector.ts";
 import type { Connection } from "../channels/handover.ts";
 import { MultifdError } from "../errors.ts";
 import { blocks } from "../formats/image/blocks.ts";
-import type { ChannelRecord } from "../formats/image/model.ts";
+import { type ChannelRecord, MAX_BLOCK_BYTES } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
-import { padded } from "../io/file-io.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import type { Source } from "../io/source.ts";
 import { readBlock } from "../pool/block-reader.ts";
@@ -60,6 +59,8 @@ class RestoreRun {
   readonly #control = new ControlBlock();
   readonly #meter = new Meter();
   readonly #totalBytes: number;
+  /** One buffer for the first blocks of all channels, which are read one after the other. */
+  readonly #firstBlock = alignedBuffer(MAX_BLOCK_BYTES);
 
   constructor(options: RestoreOptions, source: Source, image: OpenedImage, log: Log) {
     this.#options = options;
@@ -119,9 +120,8 @@ class RestoreRun {
   async #firstBytes(record: ChannelRecord): Promise<Uint8Array> {
     const [block] = blocks(record);
     if (block === undefined) return new Uint8Array(0);
-    const slot = alignedBuffer(padded(block.length));
-    await readBlock(this.#source, block, slot);
-    return slot.subarray(0, Math.min(FIRST_BYTES[record.kind], block.length));
+    await readBlock(this.#source, block, this.#firstBlock);
+    return this.#firstBlock.subarray(0, Math.min(FIRST_BYTES[record.kind], block.length));
   }
 
   #task(number: number, connection: Connection): FeedTask {
