@@ -161,6 +161,13 @@ function readPages(input: ByteInput, tally: Tally, flags: number): number {
     const counts = `${allocated} allocated, ${normal} normal and ${zero} zero pages`;
     throw packetError(input, tally, `has a packet with ${counts}; no packet holds more than 128`);
   }
+  if (normal + zero === 0 && (flags & METHOD_MASK) !== 0) {
+    throw packetError(
+      input,
+      tally,
+      `has a packet without pages whose flags ${hexWord(flags)} name a compression`,
+    );
+  }
   if (normal + zero > 0 && input.u8(64) === 0) {
     throw packetError(input, tally, "has a packet with pages of a RAMBlock without a name");
   }

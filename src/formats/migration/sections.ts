@@ -25,8 +25,8 @@ const COMMAND_NAMES: ReadonlyMap<number, string> = new Map([
 ]);
 const RAM_VERSION = 4;
 const FOOTER_BYTES = 5;
-/** A footer, then type, section id, length and first character of the next section's name (or a command). */
-const FOOTER_AND_NEXT_BYTES: number = FOOTER_BYTES + 7;
+/** A footer, then type, section id and length of the next section's name (or a command). */
+const FOOTER_AND_NEXT_BYTES: number = FOOTER_BYTES + 6;
 
 interface RamSections {
   readonly id: number;
@@ -36,6 +36,7 @@ interface RamSections {
 /** Reads sections until RAM's END has passed. Returns why that was not possible, or null. */
 export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string | null> {
   let ram: RamSections | null = null;
+  let iterating = false;
   for (;;) {
     while (!input.ready(1)) yield;
     const at = input.offset;
@@ -46,8 +47,8 @@ export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string 
         reason = yield* walkCommand(input);
         break;
       case SECTION.FULL:
-        if (ram !== null) return yield* endWithoutEnd(input, facts, ram.id);
-        yield* skipEarlySection(input);
+        if (ram !== null && iterating) return yield* endWithoutEnd(input, facts, ram.id);
+        yield* skipEarlySection(input, ram?.id ?? null);
         break;
       case SECTION.START: {
         const started: RamSections | string = yield* walkStart(input, facts, ram);
@@ -57,6 +58,7 @@ export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string 
       }
       case SECTION.PART:
       case SECTION.END:
+        iterating = true;
         reason = yield* walkRamSection(input, ram);
         if (type === SECTION.END && reason === null) {
           facts.ramEnd = input.offset;
@@ -135,26 +137,39 @@ function* walkFooter(input: ByteInput, id: number): Steps {
 }
 
 /**
- * A FULL section before RAM (early-setup devices such as virtio-mem, QEMU 8.0 and later) has no length: it
- * ends at a footer with its id behind which another section begins.
+ * A FULL section before RAM's first PART (early-setup devices, 8.0 and later: virtio-mem's stands behind RAM's
+ * START) has no length: it ends at a footer with its id behind which another section begins.
  */
-function* skipEarlySection(input: ByteInput): Steps {
+function* skipEarlySection(input: ByteInput, ramId: number | null): Steps {
   while (!input.ready(5)) yield;
   const id = input.u32(1);
   input.consume(5);
   for (;;) {
     while (!input.ready(FOOTER_AND_NEXT_BYTES)) yield;
-    if (input.u8(0) === SECTION.FOOTER && input.u32(1) === id && sectionBegins(input)) break;
+    const closed = input.u8(0) === SECTION.FOOTER && input.u32(1) === id;
+    if (closed && (yield* sectionFollows(input, ramId))) break;
     input.consume(1);
   }
   input.consume(FOOTER_BYTES);
 }
 
-function sectionBegins(input: ByteInput): boolean {
-  const type = input.u8(FOOTER_BYTES);
-  if (type === SECTION.COMMAND) return input.u8(FOOTER_BYTES + 1) === 0;
-  const named = type === SECTION.START || type === SECTION.FULL;
-  return named && input.u8(FOOTER_BYTES + 5) > 0 && isSectionName(input.text(FOOTER_BYTES + 6, 1));
+/** Whether what stands behind a footer can only be the next section. */
+function* sectionFollows(input: ByteInput, ramId: number | null): Steps<boolean> {
+  switch (input.u8(FOOTER_BYTES)) {
+    case SECTION.COMMAND:
+      return input.u8(FOOTER_BYTES + 1) === 0;
+    case SECTION.PART:
+    case SECTION.END:
+      return input.u32(FOOTER_BYTES + 1) === ramId;
+    case SECTION.START:
+    case SECTION.FULL: {
+      const nameLength = input.u8(FOOTER_BYTES + 5);
+      while (!input.ready(FOOTER_BYTES + 6 + nameLength)) yield;
+      return isSectionName(input.text(FOOTER_BYTES + 6, nameLength));
+    }
+    default:
+      return false;
+  }
 }
 
 /** Device sections behind RAM's PARTs, without an END between: what a background snapshot looks like. */

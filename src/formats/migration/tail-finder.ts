@@ -22,8 +22,8 @@ export interface Tail {
  * Finds `00 06 be32 length JSON` that ends exactly at the stream's end, in a stretch that cannot be parsed
  * (device sections have no length) and need not be held. Any `00 06 length {` opens a candidate. QEMU's JSON
  * writer puts out one line and escapes control characters, so a false candidate dies at its first byte below
- * 0x20 or when more than its length arrives; and since a candidate begins with such a byte, no candidate can
- * begin inside another one that lives.
+ * 0x20 or when more than its length arrives; and since a candidate begins with such a byte, none can begin
+ * inside the text of another one that lives.
  */
 export class TailFinder {
   /** The bytes before the piece at hand; 0xff begins no candidate. */
@@ -61,7 +61,7 @@ export class TailFinder {
       const start = brace - PREFIX_BYTES;
       if (before(start) !== 0 || before(start + 1) !== 6) continue;
       const length = [2, 3, 4, 5].reduce((sum, i) => sum * 256 + before(start + i), 0);
-      if (length > VMDESCRIPTION_LIMIT) continue;
+      if (length < 2 || length > VMDESCRIPTION_LIMIT) continue;
       this.#eofByte = offset + start;
       this.#length = length;
       this.#heldBytes = 0;
@@ -73,7 +73,7 @@ export class TailFinder {
   #follow(bytes: Buffer, from: number): number {
     const end = Math.min(bytes.length, from + this.#length - this.#heldBytes);
     let at = from;
-    while (at < end && (bytes[at] ?? 0) >= 0x20) at++;
+    while (at < end && continuesBody(bytes[at] ?? 0, this.#heldBytes + at - from)) at++;
     const alive = at === end && end > from;
     if (alive) this.#hold(bytes.subarray(from, end));
     else this.#eofByte = null;
@@ -91,6 +91,14 @@ export class TailFinder {
     piece.copy(this.#held, this.#heldBytes);
     this.#heldBytes = needed;
   }
+}
+
+/**
+ * The true prefix may begin inside the length of a false one (the footer of section 6 ends in 00 06); then its
+ * brace comes at most 3 bytes behind the false one, where QEMU's own text has `{"p` or `{"c`.
+ */
+function continuesBody(byte: number, index: number): boolean {
+  return byte >= 0x20 && (byte !== BRACE || index === 0 || index > 3);
 }
 
 /** `{"page_size": 4096, "devices": [{"name": …}, …]}`; QEMU 10 puts a "configuration" before it. */
