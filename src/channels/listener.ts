@@ -103,7 +103,7 @@ function listenPrivately(server: net.Server, path: string): void {
 
 /** Removes a socket file that nobody listens on any more; false when somebody does, or when it is no socket. */
 async function removeStale(path: string): Promise<boolean> {
-  if (!fs.lstatSync(path).isSocket()) return false;
+  if (!isSocket(path)) return false;
   const refused = await new Promise<boolean>((resolve) => {
     const probe = net.connect({ path });
     probe.once("connect", () => {
@@ -116,6 +116,10 @@ async function removeStale(path: string): Promise<boolean> {
   return refused;
 }
 
+function isSocket(path: string): boolean {
+  return fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? false;
+}
+
 function boundAddress(server: net.Server, address: Address): string {
   const bound = server.address();
   if (address.kind !== "tcp" || bound === null || typeof bound === "string") return formatAddress(address);
@@ -126,14 +130,18 @@ function listenError(address: Address, error: unknown): MultifdError {
   if (error instanceof MultifdError) return error;
   const text = error instanceof Error ? error.message : String(error);
   const errno = error instanceof Error && "code" in error ? String(error.code) : "unknown";
-  const advice =
-    errno === "EADDRINUSE"
-      ? "somebody listens there already; choose another address"
-      : "check the address and the directory's permissions";
   return new MultifdError(
     "LISTEN_FAILED",
-    `cannot listen on ${formatAddress(address)}: ${text}; ${advice}`,
+    `cannot listen on ${formatAddress(address)}: ${text}; ${advice(address, errno)}`,
     { address: formatAddress(address), errno },
     error,
   );
+}
+
+function advice(address: Address, errno: string): string {
+  if (errno !== "EADDRINUSE") return "check the address and the directory's permissions";
+  if (address.kind === "unix" && !isSocket(address.path)) {
+    return "what stands there is not a socket; choose another path";
+  }
+  return "somebody listens there already; choose another address";
 }

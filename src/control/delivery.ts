@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Connection } from "../channels/handover.ts";
 import { MultifdError, toFailure } from "../errors.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
+import { isPacing } from "../pool/pacer.ts";
 import type { Fed } from "../pool/messages.ts";
 import type { ChannelName } from "./events.ts";
 
@@ -123,7 +124,7 @@ export class Delivery {
 
   #watchStall(now: number): void {
     const moved = this.#lines.reduce((sum, _line, number) => sum + this.#plan.control.moved(number), 0);
-    if (moved !== this.#moved) {
+    if (moved !== this.#moved || isPacing(this.#plan.control)) {
       this.#moved = moved;
       this.#movedAt = now;
     } else if (this.#plan.stallTimeoutMs > 0 && now - this.#movedAt > this.#plan.stallTimeoutMs) {

@@ -1,5 +1,6 @@
 import { MultifdError } from "../errors.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
+import { isPacing } from "../pool/pacer.ts";
 import type { Guest } from "./reception.ts";
 
 /** A worker that did not take its connection by then never will. */
@@ -63,7 +64,7 @@ export class ReceptionWatch {
 
   #moving(guests: readonly Guest[], now: number): MultifdError | null {
     const moved = guests.reduce((sum, guest) => sum + this.#plan.control.moved(guest.number), 0);
-    if (moved !== this.#moved) {
+    if (moved !== this.#moved || isPacing(this.#plan.control)) {
       this.#moved = moved;
       this.#movedAt = now;
       return null;

@@ -87,10 +87,11 @@ export class Reception {
       return;
     }
     const number = this.#guests.length;
-    const limit = (this.#plan.channels ?? MAX_CONNECTIONS - 1) + 1;
-    if (this.#present.length >= limit || number >= MAX_CONNECTIONS) {
+    // Not the expected number: until it speaks, a connection may be one that only looks whether somebody listens.
+    if (number === MAX_CONNECTIONS) {
       connection.close(false);
-      this.fail(new MultifdError("CHANNEL_SET", tooMany(limit), { expected: limit }));
+      const text = `more than ${MAX_CONNECTIONS} connections came: only one QEMU may use this socket`;
+      this.fail(new MultifdError("CHANNEL_SET", text, { connections: number + 1 }));
       return;
     }
     const guest: Guest = {
@@ -110,6 +111,7 @@ export class Reception {
   fail(error: MultifdError): void {
     if (this.#failure !== null || this.#settled) return;
     this.#failure = error;
+    this.#plan.control.setGiveUp();
     for (const guest of this.#guests) guest.connection.kill();
     void this.#settle();
   }
@@ -230,14 +232,11 @@ function identityProblem(
     return new MultifdError("CHANNEL_SET", text, { channel: guest.identity });
   }
   if (typeof guest.identity === "number" && channels !== undefined && guest.identity >= channels) {
-    const text = `channel ${guest.identity} connected, but only channels 0 to ${channels - 1} are expected: set multifd-channels to ${channels}, or --channels higher`;
+    const expected = channels === 0 ? "no multifd channel is" : `only channels 0 to ${channels - 1} are`;
+    const text = `channel ${guest.identity} connected, but ${expected} expected: check --channels against QEMU's multifd-channels`;
     return new MultifdError("CHANNEL_SET", text, { channel: guest.identity, expected: channels });
   }
   return null;
-}
-
-function tooMany(limit: number): string {
-  return `more than ${limit} connections came (main and ${limit - 1} multifd channels): check --channels against QEMU's multifd-channels`;
 }
 
 function tooFew(came: number, expected: number): string {

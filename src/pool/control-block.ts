@@ -3,8 +3,8 @@
  * writer, or is only ever added to atomically.
  */
 
-/** One main channel and 255 multifd channels. */
-export const MAX_CONNECTIONS = 256;
+/** One main channel, 255 multifd channels, and as many that only look whether somebody listens. */
+export const MAX_CONNECTIONS = 512;
 
 const CURSOR = 0;
 const STORED = 1;
@@ -68,6 +68,11 @@ export class ControlBlock {
         return Number(start);
       }
     }
+  }
+
+  /** Until when the budget of the rate limit is spent, in microseconds on the callers' clock. */
+  get reservedUntil(): number {
+    return Number(Atomics.load(this.#wide, PACER));
   }
 
   /** Bytes that moved on a connection. One writer: the worker that has it. */
@@ -147,7 +152,7 @@ export class ControlBlock {
     return Atomics.load(this.#words, FINISHED) === 1;
   }
 
-  /** Feeders send nothing more, but keep their connections open until the peer or main ends them. */
+  /** Nobody waits for a turn any more. Feeders send nothing more, but keep their connections open until the peer or main ends them. */
   setGiveUp(): void {
     Atomics.store(this.#words, GIVE_UP, 1);
     this.ring();

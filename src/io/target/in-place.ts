@@ -30,8 +30,10 @@ export async function openInPlace(
     );
     return inPlace(opened.fd, opened.directIo, base, file, create ? file : null);
   } catch (error) {
-    if (create) fs.rmSync(file, { force: true });
-    throw ioError(error, `opening ${file}`);
+    const typed = ioError(error, `opening ${file}`);
+    // Another save may have found and locked the file since: then it is that one's.
+    if (create && typed.code !== "TARGET_BUSY") fs.rmSync(file, { force: true });
+    throw typed;
   }
 }
 

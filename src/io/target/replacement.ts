@@ -82,18 +82,27 @@ class Replacement implements Target {
 
 /**
  * Creates the temporary file and locks it. A leftover of a helper that was killed has no lock any more and
- * is removed; one with a lock belongs to a save that runs.
+ * is removed; one with a lock belongs to a save that runs. Only who has locked the file that stands at the
+ * name may remove it: of two saves that start at once, neither takes away what the other has just created.
  * @returns the descriptor that holds the lock
  */
 function takePartial(partial: string, file: string): number {
   removeLeftover(partial, file);
-  const fd = openFile(partial, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+  const fd = createFile(partial);
   fs.fchmodSync(fd, OWNER_ONLY);
-  if (!tryLock(fd)) {
+  if (!tryLock(fd) || !isAt(fd, partial)) {
     fs.closeSync(fd);
     throw busy(file);
   }
   return fd;
+}
+
+function createFile(partial: string): number {
+  try {
+    return openFile(partial, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+  } catch (error) {
+    throw ioError(error, `creating ${partial}`);
+  }
 }
 
 function removeLeftover(partial: string, file: string): void {
@@ -101,15 +110,23 @@ function removeLeftover(partial: string, file: string): void {
   try {
     fd = fs.openSync(partial, O_RDWR | O_NOFOLLOW);
   } catch (error) {
-    if (hasCode(error, "ENOENT")) return;
+    // Where it cannot be, creating it tells why.
+    if (hasCode(error, "ENOENT", "ENOTDIR", "ENAMETOOLONG")) return;
     throw ioError(error, `opening ${partial}`);
   }
   try {
     if (!tryLock(fd)) throw busy(file);
-    fs.rmSync(partial, { force: true });
+    if (isAt(fd, partial)) fs.rmSync(partial, { force: true });
   } finally {
     fs.closeSync(fd);
   }
+}
+
+/** Whether the open file is still the one at this name. */
+function isAt(fd: number, name: string): boolean {
+  const there = fs.lstatSync(name, { throwIfNoEntry: false });
+  const { dev, ino } = fs.fstatSync(fd);
+  return there?.dev === dev && there.ino === ino;
 }
 
 function busy(file: string): MultifdError {
