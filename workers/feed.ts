@@ -57,7 +57,8 @@ async function sendAll(
       const until = Math.min(end, await outlet.unlessLost(gates.open(position)));
       if (control.giveUp) return false;
       const part = bytes.subarray(position - piece.position, until - piece.position);
-      await paced(control, part.byteLength, task.rate);
+      await outlet.unlessLost(paced(control, part.byteLength, task.rate));
+      if (control.giveUp) return false;
       // Said before the bytes go: once the peer has the last of them, it may close at any moment.
       if (record.kind === "main" && until === record.length) control.setTailSent();
       await outlet.send(part, position);
