@@ -1,3 +1,5 @@
+import { homedir } from "node:os";
+import { join, relative } from "node:path";
 import type { ChannelFigures, CompletedEvent } from "../index.ts";
 import type { DemoStep } from "../vm/demo.ts";
 import { formatBytes, formatDuration, formatRate } from "./format.ts";
@@ -64,10 +66,10 @@ function describePlan({ qemu, accelerator, ...plan }: Extract<DemoStep, { step: 
   const ramNote = ramDirectory.inMemory ? [] : [more("a disk, as no memory has room: slower than RAM")];
   const imageNote = imageDirectory.inMemory
     ? "in memory: no test of a disk or of O_DIRECT"
-    : "not in memory, so that a real disk is written with O_DIRECT";
+    : "a real disk: in memory, O_DIRECT would mean nothing";
   return [
     row("QEMU", `${qemu.version} with ${speedNote}`),
-    more(qemu.path),
+    more(fromHome(qemu.path)),
     row("guest", `${formatBytes(plan.ramBytes)} of RAM, ${plan.channels} multifd channels and main`),
     row("RAM in", `${ramDirectory.reason}; needed twice, to compare`),
     ...ramNote,
@@ -119,6 +121,12 @@ function channelRow({ channel, bytes, bytesPerSecond }: ChannelFigures): string 
   return more(
     `${name.padEnd(12)}${formatBytes(bytes).padStart(10)}${formatRate(bytesPerSecond).padStart(14)}`,
   );
+}
+
+/** Paths below the home directory as shells write them: short enough for a line. */
+function fromHome(path: string): string {
+  const below = relative(homedir(), path);
+  return below.startsWith("..") ? path : join("~", below);
 }
 
 function row(label: string, text: string): string {
