@@ -3,8 +3,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Connection } from "../channels/handover.ts";
 import { MultifdError, toFailure } from "../errors.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
-import { isPacing } from "../pool/pacer.ts";
 import type { Fed } from "../pool/messages.ts";
+import { isPacing } from "../pool/pacer.ts";
 import type { ChannelName } from "./events.ts";
 
 const TICK_MS = 100;

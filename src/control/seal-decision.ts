@@ -23,7 +23,11 @@ export async function decide(
   options: SaveOptions,
 ): Promise<Decision> {
   const streams = sortStreams(drained.map((one) => one.summary));
-  const judgement = judgeCompleteness(streams?.main ?? null, streams?.multifd ?? [], options.channels ?? null);
+  const judgement = judgeCompleteness(
+    streams?.main ?? null,
+    streams?.multifd ?? [],
+    options.channels ?? null,
+  );
   const { verdict, reasons } = judgement;
   if (streams === null || verdict === "incomplete") {
     const text = `the migration stream is incomplete, so nothing was saved: ${reasons.join("; ")}`;
