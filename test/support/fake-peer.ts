@@ -1,0 +1,70 @@
+import { once } from "node:events";
+import net from "node:net";
+import { buildMigration, type FakeMigration, type FakeMigrationOptions } from "./fake-migration.ts";
+
+const CONNECT_MS = 10_000;
+const PAGE = 4096;
+
+/** A QEMU that connects to a helper's socket and says whatever a test wants. */
+export class FakePeer {
+  readonly #address: string;
+  readonly #sockets: net.Socket[] = [];
+
+  /** @param address as in the event `listening`: unix:PATH or tcp:HOST:PORT */
+  constructor(address: string) {
+    this.#address = address;
+  }
+
+  /** One connection, on which nothing was said yet. Its errors are expected: helpers that give up close it. */
+  async connect(): Promise<net.Socket> {
+    const socket = net.connect({ ...endpoint(this.#address), allowHalfOpen: true });
+    socket.on("error", () => undefined).resume();
+    this.#sockets.push(socket);
+    await once(socket, "connect", { signal: AbortSignal.timeout(CONNECT_MS) });
+    return socket;
+  }
+
+  /** Connections for all streams first, as QEMU does; then every byte, and the ends. */
+  async play(streams: readonly Uint8Array[]): Promise<void> {
+    const sockets: (readonly [net.Socket, Uint8Array])[] = [];
+    for (const stream of streams) sockets.push([await this.connect(), stream]);
+    for (const [socket, stream] of sockets) socket.end(stream);
+  }
+
+  /** Like `play`, but the connections stay open behind the last byte. */
+  async playWithoutEnd(streams: readonly Uint8Array[]): Promise<void> {
+    for (const stream of streams) (await this.connect()).write(stream);
+  }
+
+  /** Closes whatever is still open, as a QEMU that dies does. */
+  vanish(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+}
+
+/** main, then the channels by id. */
+export function streamsOf(migration: FakeMigration): Buffer[] {
+  return [migration.main, ...migration.channels];
+}
+
+/** A whole migration of a few dozen pages. */
+export function tinyMigration(channels = 2, options: FakeMigrationOptions = {}): Buffer[] {
+  return streamsOf(buildMigration({ channels, ...options }));
+}
+
+/** A whole migration of a guest of this size, almost all of it on the channels. */
+export function largeMigration(channels: number, bytes: number): Buffer[] {
+  return tinyMigration(channels, {
+    style: "10",
+    blocks: [{ name: "mem", bytes: Math.ceil(bytes / PAGE) * PAGE }],
+    zeroEvery: 0,
+    extraRounds: 0,
+  });
+}
+
+function endpoint(address: string): { path: string } | { host: string; port: number } {
+  const [, path] = /^unix:(.*)$/s.exec(address) ?? [];
+  if (path !== undefined) return { path };
+  const [, host = "", port] = /^tcp:\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
+  return { host, port: Number(port) };
+}

@@ -1,0 +1,64 @@
+import { execFileSync } from "node:child_process";
+import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
+import { afterEach, describe, test } from "vitest";
+
+/** File systems and devices of a test's own; they are gone when the test ends. */
+export interface Mounts {
+  /** A new file system at `directory`, which is made. */
+  mount(type: "tmpfs" | "ramfs", directory: string, options?: string): void;
+  /** Makes what was mounted at `directory` read-only. */
+  makeReadOnly(directory: string): void;
+  /** A block device over a new file of this size; returns the device's path. */
+  loopDevice(file: string, bytes: number): string;
+}
+
+export function useMounts(): Mounts {
+  const undo: (() => void)[] = [];
+  afterEach(() => {
+    for (const step of undo.splice(0).reverse()) step();
+  });
+  return {
+    mount(type, directory, options = "mode=0755") {
+      mkdirSync(directory);
+      execFileSync("mount", ["-t", type, "-o", options, "multifd-test", directory]);
+      undo.push(() => execFileSync("umount", ["--lazy", directory]));
+    },
+    makeReadOnly(directory) {
+      execFileSync("mount", ["-o", "remount,ro", directory]);
+    },
+    loopDevice(file, bytes) {
+      writeFileSync(file, "");
+      truncateSync(file, bytes);
+      const device = execFileSync("losetup", ["--find", "--show", file], { encoding: "utf8" }).trim();
+      undo.push(() => execFileSync("losetup", ["--detach", device]));
+      return device;
+    },
+  };
+}
+
+/** A suite that may mount; says loudly that it did not run where that is not allowed. */
+export function describeWithMounts(title: string, body: () => void): void {
+  suite(title, "mounting", "unshare", ["--mount", "mount", "-t", "tmpfs", "multifd-test", "/mnt"], body);
+}
+
+/** A suite that needs loop devices; likewise. */
+export function describeWithLoopDevices(title: string, body: () => void): void {
+  suite(title, "loop devices", "losetup", ["--find"], body);
+}
+
+function suite(
+  title: string,
+  need: string,
+  command: string,
+  args: readonly string[],
+  body: () => void,
+): void {
+  try {
+    execFileSync(command, args, { stdio: "ignore" });
+  } catch {
+    console.warn(`\n*** NOT TESTED: ${title} needs ${need}, which this user or machine lacks ***\n`);
+    describe.runIf(false)(title, () => test(`needs ${need}`, () => {}));
+    return;
+  }
+  describe(title, body);
+}
