@@ -1,5 +1,4 @@
 import { once } from "node:events";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Connection } from "../channels/handover.ts";
 import { MultifdError, toFailure } from "../errors.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
@@ -108,9 +107,9 @@ export class Delivery {
     this.#plan.control.setGiveUp();
     this.#lines[0]?.connection.kill();
     const all = Promise.all(this.#tasks);
-    await Promise.race([all, sleep(FAREWELL_MS)]);
+    await within(all, FAREWELL_MS);
     for (const line of this.#lines) line.connection.kill();
-    await Promise.race([all, sleep(LET_GO_MS)]);
+    await within(all, LET_GO_MS);
     for (const [number, line] of this.#lines.entries())
       line.connection.close(this.#plan.control.isTaken(number));
   }
@@ -139,6 +138,17 @@ export class Delivery {
       this.fail(new MultifdError("STALLED", text, { bytes: moved }));
     }
   }
+}
+
+/** Waits for work that never fails, but only so long; no timer outlives it and keeps the process alive. */
+function within(work: Promise<unknown>, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    void work.then(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 function named(channel: ChannelName, error: unknown): MultifdError {

@@ -88,7 +88,8 @@ export function noiseChannels(random: Random, shape: NoiseShape): ChannelContent
   const multifd = Array.from({ length: multifdChannels }, () => {
     const marks: number[] = [];
     for (let end = 64; marks.length < barriers; marks.push(end)) end += 1 + random.integer(2 * epochBytes);
-    return { bytes: noise(random, marks.at(-1) ?? 64), marks, tail: null };
+    const end = (marks.at(-1) ?? 64) + random.integer(2 * epochBytes);
+    return { bytes: noise(random, end), marks, tail: null };
   });
   const marks: number[] = [];
   for (let start = 8; marks.length < barriers; marks.push(start)) start += 1 + random.integer(3 * PAGE);

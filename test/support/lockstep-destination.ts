@@ -10,8 +10,10 @@ import type { Random } from "./random.ts";
 const ioctl = koffi.load(null).func("int ioctl(int fd, unsigned long request, _Out_ int *value)");
 const FIONREAD = 0x541b;
 const CHUNK = 256 * 1024;
-/** How long one connection is left unread before it is another one's turn. */
-const STARVED_MS = 15;
+/** For how long nothing may come any more before the unread connection's turn is over. */
+const STANDSTILL_MS = 10;
+/** For how long all are read between two such turns. */
+const RELIEF_MS = 20;
 
 interface Line {
   readonly content: ChannelContent;
@@ -21,8 +23,8 @@ interface Line {
 }
 
 /**
- * A destination that is as uneven as it can be: it always reads all connections but one, chosen at random, which
- * stays unread for a while. Whatever comes on main is held against what QEMU needs not to wait for ever: when barrier k
+ * A destination that is as uneven as it can be: again and again it leaves one connection, chosen at random, unread
+ * until nothing comes on any other. Whatever comes on main is held against what QEMU needs not to wait for ever: when barrier k
  * can be read, SYNC k can be read on every channel; when anything of the tail can be read, every channel was read to
  * its end.
  */
@@ -75,14 +77,16 @@ export class LockstepDestination {
     let until = 0;
     while (!main.ended) {
       if (performance.now() > until) {
-        starved = this.#random.pick([...this.#lines, null]);
-        until = performance.now() + STARVED_MS;
+        starved = starved === null ? this.#random.pick(this.#lines) : null;
+        until = performance.now() + (starved === null ? RELIEF_MS : STANDSTILL_MS);
       }
-      for (const channel of channels) if (channel !== starved) this.#take(channel, CHUNK);
+      let moved = 0;
+      for (const channel of channels) if (channel !== starved) moved += this.#take(channel, CHUNK);
       // Looked at main first: what the channels get meanwhile can only excuse it.
       const visible = main.received + readable(main);
       this.#judge(visible, channels);
-      if (main !== starved) this.#take(main, visible - main.received);
+      if (main !== starved) moved += this.#take(main, visible - main.received);
+      if (starved !== null && moved > 0) until = performance.now() + STANDSTILL_MS;
       await sleep(1);
     }
     return this.#lines.map(({ received }) => received);
@@ -101,8 +105,9 @@ export class LockstepDestination {
     }
   }
 
-  #take(line: Line, most: number): void {
-    if (line.ended) return;
+  /** @returns how many bytes came */
+  #take(line: Line, most: number): number {
+    if (line.ended) return 0;
     try {
       const got = fs.readSync(
         line.connection.workerFd,
@@ -116,8 +121,10 @@ export class LockstepDestination {
         this.violations.push("bytes that are not the image's");
       line.received += got;
       line.ended = got === 0;
+      return got;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      return 0;
     }
   }
 }
