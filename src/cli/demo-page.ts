@@ -115,7 +115,8 @@ function channelRows({ channels }: CompletedEvent): string[] {
   );
   return [
     ...(main === undefined ? [] : [channelRow(main)]),
-    more(`channels 0 to ${others.length - 1}: each ${sizes}, ${rates}`),
+    more(`channels 0 to ${others.length - 1}`),
+    more(`  each ${sizes}, ${rates}`),
   ];
 }
 
