@@ -17,7 +17,7 @@ export function describeStep(step: DemoStep): string {
     case "started":
       return row("started", `the first QEMU, paused, in ${formatDuration(step.elapsedMs)}`);
     case "saved":
-      return describeSave(step.result);
+      return describeSave(step);
     case "verified": {
       const { blocks, checked, elapsedMs } = step.result;
       return row("verified", `${checked} of ${blocks} blocks in ${formatDuration(elapsedMs)}, without a VM`);
@@ -79,7 +79,7 @@ function describePlan({ qemu, accelerator, ...plan }: Extract<DemoStep, { step: 
   ].join("\n");
 }
 
-function describeSave(result: CompletedEvent): string {
+function describeSave({ result, diskBytes }: Extract<DemoStep, { step: "saved" }>): string {
   const { image } = result;
   const how = image.directIo
     ? "written with O_DIRECT"
@@ -88,7 +88,10 @@ function describeSave(result: CompletedEvent): string {
     row("saved", speed(result)),
     more(`${how}, flushed, sealed`),
     ...channelRows(result),
-    row("image", `${formatBytes(image.bytes)} (${image.bytes} bytes) of a ${image.machine} machine`),
+    row(
+      "image",
+      `${formatBytes(image.bytes)}, ${formatBytes(diskBytes)} on disk, of a ${image.machine} machine`,
+    ),
   ].join("\n");
 }
 
@@ -112,7 +115,8 @@ function channelRows({ channels }: CompletedEvent): string[] {
   );
   return [
     ...(main === undefined ? [] : [channelRow(main)]),
-    more(`channels 0 to ${others.length - 1}: each ${sizes}, ${rates}`),
+    more(`channels 0 to ${others.length - 1}`),
+    more(`  each ${sizes}, ${rates}`),
   ];
 }
 

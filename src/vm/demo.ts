@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { MultifdError } from "../errors.ts";
 import {
@@ -53,7 +53,8 @@ export type DemoStep =
     }
   | { readonly step: "filled"; readonly elapsedMs: number }
   | { readonly step: "started"; readonly elapsedMs: number }
-  | { readonly step: "saved"; readonly result: CompletedEvent }
+  /** `diskBytes` is what the image takes on disk: unused space in it is given back. */
+  | { readonly step: "saved"; readonly result: CompletedEvent; readonly diskBytes: number }
   | { readonly step: "verified"; readonly result: VerifyReport }
   | { readonly step: "restored"; readonly result: CompletedEvent }
   | { readonly step: "compared"; readonly result: RamComparison; readonly elapsedMs: number }
@@ -96,7 +97,8 @@ async function perform(options: DemoOptions, stage: Stage): Promise<void> {
   onStep({ step: "started", elapsedMs: since(starting) });
 
   const image = join(await stage.directory(plan.imageDirectory.directory), "demo.mfd");
-  onStep({ step: "saved", result: await saveGuest(source, image, options) });
+  const saved = await saveGuest(source, image, options);
+  onStep({ step: "saved", result: saved, diskBytes: 512 * (await stat(image)).blocks });
   await source.quit();
 
   const { log, onEvent } = options;
@@ -120,7 +122,8 @@ async function makePlan(options: DemoOptions): Promise<Plan> {
   const ramDirectory = await pickRamDirectory(2 * ramBytes, options.ramDirectory);
   // Incompressible RAM, its packet headers, and an unused extent for each channel.
   const imageBytes = ramBytes * 1.05 + channels * 4 * 2 ** 20;
-  const imageDirectory = await pickImageDirectory(imageBytes, 2 * ramBytes, options.imageDirectory);
+  const reserved = { bytes: 2 * ramBytes, inMemory: ramDirectory.inMemory };
+  const imageDirectory = await pickImageDirectory(imageBytes, reserved, options.imageDirectory);
   return { step: "planned", qemu, accelerator, ramBytes, channels, ramDirectory, imageDirectory };
 }
 
