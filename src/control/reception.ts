@@ -9,6 +9,9 @@ import { ReceptionWatch } from "./reception-watch.ts";
 
 const TICK_MS = 100;
 const LET_GO_MS = 5000;
+/** QEMU connects all channels within milliseconds of each other; on a busy machine some may take longer. */
+const QUIET_MS = 500;
+const LONGEST_QUIET_MS = 3000;
 
 export interface ReceptionPlan {
   readonly control: ControlBlock;
@@ -38,6 +41,11 @@ export class Reception {
   readonly #tasks: Promise<void>[] = [];
   readonly #watch: ReceptionWatch;
   readonly #ticker: NodeJS.Timeout;
+  /** Connections that came after the failure. */
+  readonly #late: Connection[] = [];
+  #lastAcceptAt = Number.NEGATIVE_INFINITY;
+  /** Set by the failure: nothing is closed before it resolves. */
+  #quiet: Promise<void> | null = null;
   #prepared: Promise<void> | null = null;
   #failure: MultifdError | null = null;
   #settled = false;
@@ -71,14 +79,19 @@ export class Reception {
   }
 
   accept(connection: Connection): void {
-    if (this.#failure !== null || this.#settled) {
+    if (this.#settled) {
       connection.close(false);
+      return;
+    }
+    this.#lastAcceptAt = performance.now();
+    if (this.#failure !== null) {
+      this.#late.push(connection);
       return;
     }
     const number = this.#arrivals.length;
     // Not the expected number: until it speaks, a connection may be one that only looks whether somebody listens.
     if (number === MAX_CONNECTIONS) {
-      connection.close(false);
+      this.#late.push(connection);
       const text = `more than ${MAX_CONNECTIONS} connections came: only one QEMU may use this socket`;
       this.fail(new MultifdError("CHANNEL_SET", text, { connections: number + 1 }));
       return;
@@ -101,8 +114,25 @@ export class Reception {
     if (this.#failure !== null || this.#settled) return;
     this.#failure = error;
     this.#plan.control.setGiveUp();
+    this.#quiet = this.#untilQuiet();
+    void this.#letGo(this.#quiet);
+  }
+
+  /**
+   * Waits until QEMU, if it is just connecting, has connected all its channels. A QEMU 7.2 of which one is refused,
+   * or whose main channel breaks meanwhile, can never migrate again ("duplicate yank instance").
+   */
+  async #untilQuiet(): Promise<void> {
+    await this.#plan.drainBacklog();
+    const deadline = performance.now() + LONGEST_QUIET_MS;
+    while (performance.now() < Math.min(deadline, this.#lastAcceptAt + QUIET_MS)) await sleep(TICK_MS);
+  }
+
+  async #letGo(quiet: Promise<void>): Promise<void> {
+    await quiet;
+    for (const connection of this.#late) connection.close(false);
     for (const arrival of this.#arrivals) arrival.connection.kill();
-    void this.#settle();
+    await this.#settle();
   }
 
   async #serve(arrival: Arrival): Promise<void> {
@@ -114,6 +144,7 @@ export class Reception {
     } catch (error) {
       this.#onDrainFailed(arrival, error);
     } finally {
+      await this.#quiet;
       arrival.connection.close(this.#plan.control.isTaken(arrival.number));
     }
     if (this.#failure === null) await this.#finishIfDone();

@@ -122,6 +122,19 @@ describeWithLoopDevices("a block device", () => {
     expect(await helper.failure()).toMatchObject({ status: 5, code: "NO_SPACE" });
   });
 
+  test("that is mounted, or otherwise in use, is refused", async () => {
+    const device = loopDevice(scratch.file("disk"), 8 * MIB);
+    // What mount(2) does with it, too.
+    const holder = fs.openSync(device, fs.constants.O_RDONLY | fs.constants.O_EXCL);
+    expect(await start(argsOf(device)).failure()).toMatchObject({
+      status: 5,
+      code: "TARGET_BUSY",
+      message: expect.stringContaining("mounted"),
+    });
+    fs.closeSync(holder);
+    expect((await scratch.read("disk")).every((byte) => byte === 0)).toBe(true);
+  });
+
   test("is measured for --expect-bytes", async () => {
     const device = loopDevice(scratch.file("disk"), 8 * MIB);
     const helper = start(argsOf(device, ["--offset", "1M", "--expect-bytes", "7700K"]));

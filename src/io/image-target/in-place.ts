@@ -16,15 +16,18 @@ const { O_RDWR, O_WRONLY, O_ACCMODE, O_RDONLY, O_APPEND, O_CREAT, O_EXCL, O_NOFO
 export async function openInPlace(
   file: string,
   base: number,
-  create: boolean,
+  kind: "missing" | "regular" | "block",
   request: TargetRequest,
 ): Promise<Target> {
+  const create = kind === "missing";
+  // Of a block device it asks that nobody has it mounted or uses it in another device (open(2)).
+  const exclusive = kind === "block" ? O_EXCL : 0;
   if (create) fs.closeSync(createFile(file));
   try {
     const opened = await openDirect(
       request.directIo,
       file,
-      (extra) => openExisting(file, O_RDWR | O_NOFOLLOW | extra),
+      (extra) => openExisting(file, O_RDWR | O_NOFOLLOW | exclusive | extra),
       (fd) => probeRead(fd, base),
       request.onNote,
     );
@@ -112,7 +115,13 @@ function createFile(file: string): number {
 }
 
 function openExisting(file: string, flags: number): number {
-  return fs.openSync(file, flags);
+  try {
+    return fs.openSync(file, flags);
+  } catch (error) {
+    if (!hasCode(error, "EBUSY")) throw error;
+    const text = `${file} is in use, by a mounted file system or another device: choose another target`;
+    throw new MultifdError("TARGET_BUSY", text, { path: file }, error);
+  }
 }
 
 function inheritedFlags(number: number, name: string): number {

@@ -18,7 +18,7 @@ export async function openTarget(request: TargetRequest): Promise<Target> {
   if (inherited !== null) return openInherited(inherited, base, request);
   const file = resolveLinks(request.image);
   const kind = kindOf(file);
-  if (kind === "block" || request.offset > 0) return openInPlace(file, base, kind === "missing", request);
+  if (kind === "block" || request.offset > 0) return openInPlace(file, base, kind, request);
   return openReplacement(file, request);
 }
 

@@ -1,0 +1,119 @@
+import { writeFile } from "node:fs/promises";
+import { beforeEach, describe, expect, test } from "vitest";
+import { type CompletedEvent, save, verify } from "../../src/index.ts";
+import { FakePeer, tinyMigration } from "../support/fake-peer.ts";
+import { goodImage } from "../support/save-under-test.ts";
+import { useScratch } from "../support/scratch.ts";
+
+const scratch = useScratch();
+const CUTS = 16;
+
+let before: Buffer;
+beforeEach(async () => {
+  before = await goodImage();
+  await writeFile(scratch.file("vm.mfd"), before);
+});
+
+function receive(
+  streams: readonly Uint8Array[],
+  listen: string = `unix:${scratch.file("s")}`,
+  play: (peer: FakePeer) => Promise<void> = (peer) => peer.play(streams),
+): Promise<CompletedEvent> {
+  return save({
+    image: scratch.file("vm.mfd"),
+    listen,
+    channels: streams.length - 1,
+    workers: 1,
+    onEvent: (event) => {
+      if (event.event === "listening") void play(new FakePeer(event.address));
+    },
+  });
+}
+
+/** Evenly spread over the stream, the first and the last byte among them. */
+function cutsOf(length: number): number[] {
+  return Array.from({ length: CUTS }, (_, i) => Math.round(((length - 2) * i) / (CUTS - 1)) + 1);
+}
+
+/** Just behind main's EOF byte, in front of the vmdescription. */
+function eofEnd(main: Buffer): number {
+  return main.lastIndexOf(Buffer.from([0x00, 0x06, 0x00, 0x00])) + 1;
+}
+
+// PROTOCOL where a cut leaves too little to say whose channel it was.
+const BROKEN = /^(STREAM_INCOMPLETE|PROTOCOL)$/;
+const DOUBTFUL = /^STREAM_UNDECIDED$/;
+
+/** What is there of main ends in a footer and an EOF byte, as all of it does under suppress-vmdesc. */
+function codesOf(main: Buffer, cut: number): RegExp {
+  return main[cut - 6] === 0x7e && main[cut - 1] === 0x00 ? DOUBTFUL : BROKEN;
+}
+
+async function expectRefused(saved: Promise<CompletedEvent>, cut: number, codes = BROKEN): Promise<void> {
+  const outcome = await saved.then(
+    () => "published",
+    (error: { exitStatus: number; code: string; message: string }) => error,
+  );
+  expect({ cut, outcome }).toMatchObject({
+    outcome: { exitStatus: 3, code: expect.stringMatching(codes) },
+  });
+  expect(await scratch.names()).toEqual(["vm.mfd"]);
+  expect(before.equals(await scratch.read("vm.mfd"))).toBe(true);
+}
+
+describe.each(["7.2", "10"] as const)("a stream of QEMU %s is never published cut", (style) => {
+  const streams = tinyMigration(2, { style });
+
+  test("whole it is published, or the cuts would prove nothing", async () => {
+    await receive(streams);
+    await verify({ image: scratch.file("vm.mfd"), workers: 1 });
+  });
+
+  test.each([
+    ["the main channel", 0],
+    ["channel 0", 1],
+    ["channel 1", 2],
+  ] as const)("in %s", async (_, index) => {
+    for (const cut of cutsOf((streams[index] as Buffer).length)) {
+      const broken = streams.map((stream, i) => (i === index ? stream.subarray(0, cut) : stream));
+      const codes = index === 0 ? codesOf(streams[0] as Buffer, cut) : BROKEN;
+      await expectRefused(receive(broken), cut, codes);
+    }
+  });
+
+  test("in all channels at once", async () => {
+    for (let i = 1; i < CUTS; i++) {
+      const broken = streams.map((stream) => stream.subarray(0, Math.floor((stream.length * i) / CUTS)));
+      await expectRefused(receive(broken), i);
+    }
+  });
+
+  test("behind main's EOF byte", async () => {
+    const [main = Buffer.alloc(0), ...channels] = streams;
+    const cut = eofEnd(main);
+    await expectRefused(receive([main.subarray(0, cut), ...channels]), cut, DOUBTFUL);
+  });
+
+  test("without multifd", async () => {
+    const [main = Buffer.alloc(0)] = tinyMigration(0, { style });
+    for (const cut of cutsOf(main.length)) {
+      await expectRefused(receive([main.subarray(0, cut)]), cut, codesOf(main, cut));
+    }
+  });
+
+  test("and not when a connection is reset behind its last byte but one", async () => {
+    await expectRefused(
+      receive(streams, "tcp:127.0.0.1:0", async (peer) => {
+        const sockets = [];
+        for (const stream of streams) {
+          const socket = await peer.connect();
+          sockets.push(socket);
+          socket.write(stream.subarray(0, -1));
+        }
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        for (const socket of sockets) socket.resetAndDestroy();
+      }),
+      -1,
+    );
+  });
+});
