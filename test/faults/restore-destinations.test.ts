@@ -207,9 +207,11 @@ describeEachQemu("a destination that is not what the image needs", (binary) => {
   });
 
   test("it expects 6 channels where the image has 4", async () => {
-    const { address } = await startIncoming(vms, binary, { channels: 6 }, { ramBytes, extraArgs });
+    const { address, monitor } = await startIncoming(vms, binary, { channels: 6 }, { ramBytes, extraArgs });
     const result = await restored(address, "--stall-timeout", "2");
     expectFailure(result, "STALLED", 6);
+    await monitor.alive(); // it waits for the rest of its channels, and can be told to quit
+    monitor.stop();
   });
 
   test("tcp: the guest arrives whole", async () => {

@@ -72,6 +72,16 @@ describe("a restore through the command line", () => {
     expect(events.at(-1)?.channels).toHaveLength(5);
   });
 
+  test("a low --rate is no stall, however large the image's blocks are", async () => {
+    channels = noiseChannels(seededRandom(), { multifdChannels: 1, barriers: 2, epochBytes: MIB / 2 });
+    await writeFile(image, buildImage(channels, { blockBytes: MIB }));
+    const destination = await listen();
+    const rate = Math.round(total() / 3);
+    const limits = ["--rate", `${rate}`, "--stall-timeout", "1"];
+    const run = cli(["restore", image, "--connect", destination.address, ...limits]);
+    expectDelivered(await run.finished, destination);
+  });
+
   test("ends at once on SIGTERM, with status 143", async () => {
     const destination = await listen();
     const run = cli(["restore", image, "--connect", destination.address, "--rate", "1M"]);
