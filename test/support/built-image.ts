@@ -14,6 +14,8 @@ import { exampleMetadata } from "./example-image.ts";
 import type { Random } from "./random.ts";
 
 const PAGE = 4096;
+/** More than Node reads of a paused socket, and than a socket holds. */
+const DEVICE_BYTES = 512 * 1024;
 
 /** What one connection carries, and what the index is to say of it. */
 export interface ChannelContent {
@@ -94,7 +96,7 @@ export function noiseChannels(random: Random, shape: NoiseShape): ChannelContent
   const marks: number[] = [];
   for (let start = 8; marks.length < barriers; marks.push(start)) start += 1 + random.integer(3 * PAGE);
   const tail = (marks.at(-1) ?? 8) + 1 + random.integer(PAGE);
-  return [{ bytes: noise(random, tail + 1 + random.integer(20 * PAGE)), marks, tail }, ...multifd];
+  return [{ bytes: noise(random, tail + DEVICE_BYTES + random.integer(PAGE)), marks, tail }, ...multifd];
 }
 
 function noise(random: Random, length: number): Buffer {

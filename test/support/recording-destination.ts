@@ -6,6 +6,8 @@ import type { ChannelContent } from "./built-image.ts";
 export interface Behaviour {
   /** Accepts and never reads a byte. */
   readonly deaf?: boolean;
+  /** Leaves one connection unread for a while once something came on it, and then reads on or closes all. */
+  readonly holds?: { readonly peer: number; readonly ms: number; readonly next: "read" | "close" };
   /** Closes one connection (0 is main) after so many bytes, and with it, if asked, all others. */
   readonly closes?: { readonly peer: number; readonly after: number; readonly all?: boolean };
 }
@@ -71,6 +73,11 @@ export class RecordingDestination {
     for (const socket of this.#sockets) socket.destroy();
   }
 
+  #hold(socket: net.Socket, { ms, next }: NonNullable<Behaviour["holds"]>): void {
+    socket.pause();
+    setTimeout(() => (next === "read" ? socket.resume() : this.hangUp()), ms);
+  }
+
   #accept(socket: net.Socket, truth: readonly ChannelContent[], behaviour: Behaviour): void {
     const number = this.#sockets.push(socket) - 1;
     const peer: Peer = { received: 0, firstWrong: null, ended: false };
@@ -82,6 +89,7 @@ export class RecordingDestination {
       const until = peer.received + chunk.length;
       if (!expected?.subarray(peer.received, until).equals(chunk)) peer.firstWrong ??= peer.received;
       peer.received = until;
+      if (behaviour.holds?.peer === number && until === chunk.length) this.#hold(socket, behaviour.holds);
       const { closes } = behaviour;
       if (closes === undefined || closes.peer !== number || until < closes.after) return;
       if (closes.all) this.hangUp();
