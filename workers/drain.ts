@@ -1,10 +1,10 @@
-import net from "node:net";
 import { crc32 } from "node:zlib";
 import { MultifdError } from "../src/errors.ts";
 import { ChannelWalker } from "../src/formats/migration/channel-walker.ts";
 import { padded, type WriteAt, writeAt } from "../src/io/file-io.ts";
+import { Inlet } from "../src/io/inlet.ts";
 import { SlabArena } from "../src/io/slab-arena.ts";
-import { WriteRing } from "../src/io/write-ring.ts";
+import { type Ring, type RingMaker, WriteRing } from "../src/io/write-ring.ts";
 import { answering } from "../src/pool/answer.ts";
 import { ControlBlock } from "../src/pool/control-block.ts";
 import { ExtentWriter } from "../src/pool/extent-writer.ts";
@@ -19,100 +19,104 @@ export function drain(task: DrainTask): Promise<Answer<Drained>> {
 }
 
 /**
- * Reads the connection to its end: bytes go socket -> slot -> disk, and are walked and checksummed while
- * they are still in the cache. Rejects when the bytes are no migration stream or the disk fails.
+ * Reads the connection to its end. Rejects when the bytes are no migration stream or the disk fails.
+ * @param write,makeRing the disk and the ring in front of it; tests put others there
  */
-export async function drainChannel(task: DrainTask, write: WriteAt): Promise<Drained> {
-  const control = new ControlBlock(task.control);
-  const extents = new ExtentWriter(control, task);
-  const walker = new ChannelWalker();
-  const checksums: number[] = [];
+export async function drainChannel(
+  task: DrainTask,
+  write: WriteAt,
+  makeRing: RingMaker = (...parts) => new WriteRing(...parts),
+): Promise<Drained> {
   const slots = Array.from({ length: task.slots }, () => arena.take(task.blockBytes));
-  let crc = 0;
-  let received = 0;
-  let firstByteAt = 0;
-
-  const submit = async (slot: Uint8Array, length: number): Promise<void> => {
-    // The checksum was taken from this slot already; from here on it belongs to the write.
-    if (task.checksum) checksums.push(crc);
-    crc = 0;
-    const offset = extents.place(length);
-    const stored = control.addStored(length);
-    if (task.maxBytes !== null && stored > task.maxBytes) throw tooLarge(task.maxBytes);
-    await paced(control, length, task.rate);
-    const whole = padded(length);
-    slot.fill(0, length, whole);
-    await write(task.image.fd, slot.subarray(0, whole), task.image.base + offset);
-  };
-
-  const accept = (bytes: number): boolean => {
-    // Main keeps the connection open a little longer; QEMU must not complete meanwhile what is lost already.
-    if (control.giveUp) throw new MultifdError("CANCELLED", "the run was given up");
-    const chunk = ring.latest(bytes);
-    if (received === 0) firstByteAt = performance.now();
-    received += bytes;
-    control.setMoved(task.connection, received);
-    walker.push(chunk);
-    if (walker.identity !== null && control.identity(task.connection) === "unknown") {
-      control.identify(task.connection, walker.identity.kind === "main" ? "main" : walker.identity.id);
-    }
-    if (task.checksum) crc = crc32(chunk, crc);
-    return ring.advance(bytes);
-  };
-
-  let fail: (error: unknown) => void = () => undefined;
-  let socket: net.Socket;
-  const ring = new WriteRing(
-    slots,
-    submit,
-    () => socket.resume(),
-    (error) => fail(error),
-  );
-  await new Promise<void>((resolve, reject) => {
-    fail = (error) => {
-      reject(error);
-      socket?.destroy();
-    };
-    control.take(task.connection);
-    socket = openSocket(
-      task.socketFd,
-      () => ring.space(),
-      (bytes) => {
-        try {
-          return accept(bytes);
-        } catch (error) {
-          fail(error);
-          return false;
-        }
-      },
-    );
-    socket.on("end", resolve);
-    socket.on("error", (error) => fail(connectionLost(error, received)));
-    socket.on("close", resolve);
-  });
-  const activeMs = performance.now() - firstByteAt;
-  await ring.finish();
-  const summary = walker.finish();
+  const drained = await new ChannelDrain(task, write, slots, makeRing).run();
   arena.give(slots);
-  return {
-    summary,
-    blockBytes: task.blockBytes,
-    extents: extents.extents,
-    claimedEnd: extents.claimedEnd,
-    checksums: task.checksum ? Uint32Array.from(checksums) : null,
-    activeMs,
-  };
+  return drained;
 }
 
-/** `onread` together with `fd` is Node's own documented pair; its type declarations lack it. */
-function openSocket(fd: number, buffer: () => Uint8Array, callback: (bytes: number) => boolean): net.Socket {
-  const options = { fd, readable: true, writable: false, onread: { buffer, callback } };
-  return new net.Socket(options as net.SocketConstructorOpts);
-}
+/** Bytes go socket -> slot -> disk, and are walked and checksummed on the way, while they are still in the cache. */
+class ChannelDrain {
+  readonly #task: DrainTask;
+  readonly #write: WriteAt;
+  readonly #control: ControlBlock;
+  readonly #extents: ExtentWriter;
+  readonly #walker = new ChannelWalker();
+  readonly #checksums: number[] = [];
+  readonly #ring: Ring;
+  readonly #inlet: Inlet;
+  /** CRC-32 of what the current slot holds so far. */
+  #crc = 0;
+  #received = 0;
+  #firstByteAt = 0;
 
-function connectionLost(error: Error, offset: number): MultifdError {
-  const text = `the connection broke after ${offset} bytes: ${error.message}`;
-  return new MultifdError("STREAM_INCOMPLETE", text, { offset }, error);
+  constructor(task: DrainTask, write: WriteAt, slots: readonly Uint8Array[], makeRing: RingMaker) {
+    this.#task = task;
+    this.#write = write;
+    this.#control = new ControlBlock(task.control);
+    this.#extents = new ExtentWriter(this.#control, task);
+    this.#ring = makeRing(
+      slots,
+      (slot, length) => this.#store(slot, length),
+      () => this.#inlet.resume(),
+      (error) => this.#inlet.fail(error),
+    );
+    this.#control.take(task.connection);
+    this.#inlet = new Inlet(
+      task.socketFd,
+      () => this.#ring.space(),
+      (bytes) => this.#accept(bytes),
+    );
+  }
+
+  async run(): Promise<Drained> {
+    const { blockBytes, checksum } = this.#task;
+    await this.#inlet.ended;
+    const activeMs = this.#received === 0 ? 0 : performance.now() - this.#firstByteAt;
+    await this.#ring.finish();
+    return {
+      summary: this.#walker.finish(),
+      blockBytes,
+      extents: this.#extents.extents,
+      claimedEnd: this.#extents.claimedEnd,
+      checksums: checksum ? Uint32Array.from(this.#checksums) : null,
+      activeMs,
+    };
+  }
+
+  /** Takes note of bytes that were read into the ring; false stops reading until the ring has room. */
+  #accept(bytes: number): boolean {
+    // Main keeps the connection open a little longer; QEMU must not complete meanwhile what is lost already.
+    if (this.#control.giveUp) throw new MultifdError("CANCELLED", "the run was given up");
+    const chunk = this.#ring.latest(bytes);
+    if (this.#received === 0) this.#firstByteAt = performance.now();
+    this.#received += bytes;
+    this.#control.setMoved(this.#task.connection, this.#received);
+    this.#walker.push(chunk);
+    this.#identify();
+    if (this.#task.checksum) this.#crc = crc32(chunk, this.#crc);
+    return this.#ring.advance(bytes);
+  }
+
+  #identify(): void {
+    const { connection } = this.#task;
+    const { identity } = this.#walker;
+    if (identity === null || this.#control.identity(connection) !== "unknown") return;
+    this.#control.identify(connection, identity.kind === "main" ? "main" : identity.id);
+  }
+
+  /** Writes a slot to its place. Its checksum was taken already: from here on the slot belongs to the write. */
+  async #store(slot: Uint8Array, length: number): Promise<void> {
+    const { checksum, maxBytes, rate, image } = this.#task;
+    if (checksum) this.#checksums.push(this.#crc);
+    this.#crc = 0;
+    const offset = this.#extents.place(length);
+    const stored = this.#control.addStored(length);
+    if (maxBytes !== null && stored > maxBytes) throw tooLarge(maxBytes);
+    await paced(this.#control, length, rate);
+    const whole = padded(length);
+    // What an earlier block left behind in the slot has no business in the file.
+    slot.fill(0, length, whole);
+    await this.#write(image.fd, slot.subarray(0, whole), image.base + offset);
+  }
 }
 
 function tooLarge(maxBytes: number): MultifdError {

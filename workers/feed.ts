@@ -6,7 +6,7 @@ import { ControlBlock } from "../src/pool/control-block.ts";
 import { Gates } from "../src/pool/gates.ts";
 import type { Answer, BorrowedImage, Fed, FeedTask } from "../src/pool/messages.ts";
 import { Outlet } from "../src/pool/outlet.ts";
-import { paced } from "../src/pool/pacer.ts";
+import { paced, turnBytes } from "../src/pool/pacer.ts";
 
 export type ReadBlock = (image: BorrowedImage, block: Piece, slot: Uint8Array) => Promise<void>;
 
@@ -54,10 +54,12 @@ async function sendAll(
     const end = piece.position + piece.length;
     let position = piece.position + piece.skip;
     while (position < end) {
-      const until = Math.min(end, await outlet.unlessLost(gates.open(position)));
+      const open = await outlet.unlessLost(gates.open(position));
+      const until = Math.min(end, open, position + turnBytes(task.rate));
       if (control.giveUp) return false;
       const part = bytes.subarray(position - piece.position, until - piece.position);
-      await paced(control, part.byteLength, task.rate);
+      await outlet.unlessLost(paced(control, part.byteLength, task.rate));
+      if (control.giveUp) return false;
       // Said before the bytes go: once the peer has the last of them, it may close at any moment.
       if (record.kind === "main" && until === record.length) control.setTailSent();
       await outlet.send(part, position);

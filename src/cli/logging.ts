@@ -1,9 +1,13 @@
 import { type Logger, pino } from "pino";
 import { MultifdError } from "../errors.ts";
-import type { LogFlags } from "./options.ts";
-import { errnoOf } from "./values.ts";
+import { errnoOf, type LOG_LEVELS } from "./values.ts";
 
 const STDERR = 2;
+
+export interface LogFlags {
+  readonly logLevel?: (typeof LOG_LEVELS)[number];
+  readonly logFile?: string;
+}
 
 /**
  * Log lines are written synchronously, so that the last words before an exit are never lost.

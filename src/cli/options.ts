@@ -1,7 +1,9 @@
 import { type Command, Option } from "commander";
 import type { DirectIo, RunOptions, TransferOptions } from "../control/options.ts";
+import type { LogFlags } from "./logging.ts";
 import type { Session } from "./session.ts";
 import {
+  LOG_LEVELS,
   parseChoice,
   parseInteger,
   parsePositiveSeconds,
@@ -19,11 +21,6 @@ export interface ImageFlags {
   readonly offset?: number;
 }
 
-export interface LogFlags {
-  readonly logLevel?: (typeof LOG_LEVELS)[number];
-  readonly logFile?: string;
-}
-
 export interface RunFlags extends ImageFlags, LogFlags {
   readonly directIo?: DirectIo;
   readonly workers?: number;
@@ -37,7 +34,6 @@ export interface TransferFlags extends RunFlags {
 }
 
 const MAX_WORKERS = 256;
-const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "silent"] as const;
 
 /** An option with a value; `parse` gets the text and the option's name for its message. */
 export function valued<T>(

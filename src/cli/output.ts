@@ -12,6 +12,8 @@ export interface Output {
   event(event: Exclude<RunEvent, CompletedEvent>): void;
   completed(event: CompletedEvent | VerifiedEvent, sentence: string): void;
   failed(failure: Failure): void;
+  /** A person reads what was done so far, and what is being done now where a terminal can show that. */
+  tell(done: string, doing: string): void;
   /** The whole answer of a command that is not a run: an object for programs, a page for people. */
   answer(value: object, page: string): Promise<void>;
   /** Something else is about to be written to stderr. */
@@ -19,7 +21,7 @@ export interface Output {
 }
 
 /** Commands that answer with one object instead of events. */
-const ANSWERING: readonly string[] = ["inspect", "capabilities"];
+const ANSWERING: readonly string[] = ["inspect", "capabilities", "demo"];
 
 /**
  * Decided from the raw arguments, before they are parsed: a command line that cannot be parsed has to be
@@ -38,10 +40,12 @@ export function openOutput(argv: readonly string[]): Output {
 
 class JsonOutput implements Output {
   readonly #events: EventWriter;
+  readonly #answering: boolean;
   #greeted: boolean;
 
   constructor(events: EventWriter, answering: boolean) {
     this.#events = events;
+    this.#answering = answering;
     this.#greeted = answering;
   }
 
@@ -52,7 +56,7 @@ class JsonOutput implements Output {
   }
 
   event(event: Exclude<RunEvent, CompletedEvent>): void {
-    this.#events.write(event);
+    if (!this.#answering) this.#events.write(event);
   }
 
   completed(event: CompletedEvent | VerifiedEvent): void {
@@ -65,6 +69,8 @@ class JsonOutput implements Output {
     this.#events.write({ event: "failed", code, message, details });
     writeFailure(failure);
   }
+
+  tell(): void {}
 
   answer(value: object): Promise<void> {
     return writeAnswer(`${JSON.stringify(value)}\n`);
@@ -85,8 +91,15 @@ class PersonOutput implements Output {
   }
 
   completed(_event: CompletedEvent | VerifiedEvent, sentence: string): void {
+    this.tell(sentence, "");
+  }
+
+  tell(done: string, doing: string): void {
     this.#bar?.clear();
-    process.stdout.write(`${sentence}\n`);
+    if (done !== "")
+      process.stdout.write(`${done}
+`);
+    if (doing !== "") this.#bar?.note(doing);
   }
 
   failed(failure: Failure): void {
@@ -95,6 +108,7 @@ class PersonOutput implements Output {
   }
 
   answer(_value: object, page: string): Promise<void> {
+    this.#bar?.clear();
     return writeAnswer(page);
   }
 

@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import { MultifdError, toFailure } from "../errors.ts";
 import { VERSION } from "../version.ts";
 import { addCapabilitiesCommand } from "./commands/capabilities.ts";
+import { addDemoCommand } from "./commands/demo.ts";
 import { addInspectCommand } from "./commands/inspect.ts";
 import { addRestoreCommand } from "./commands/restore.ts";
 import { addSaveCommand } from "./commands/save.ts";
@@ -57,6 +58,7 @@ function buildProgram(output: Output): Command {
   addInspectCommand(program, output);
   addVerifyCommand(program, output);
   addCapabilitiesCommand(program, output);
+  addDemoCommand(program, output);
   return program;
 }
 

@@ -1,7 +1,7 @@
 import type { RunEvent } from "../control/events.ts";
 import type { Log } from "../control/options.ts";
 import { MultifdError, toFailure } from "../errors.ts";
-import type { LogFlags } from "./options.ts";
+import type { LogFlags } from "./logging.ts";
 import type { Output } from "./output.ts";
 import { cancelOnSignals } from "./signals.ts";
 

@@ -1,5 +1,7 @@
 import { MultifdError } from "../errors.ts";
 
+export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "silent"] as const;
+
 /*
  * Option values as text. `what` names the option in the message. All throw MultifdError USAGE.
  */

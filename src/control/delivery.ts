@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import { once } from "node:events";
 import type { Connection } from "../channels/handover.ts";
 import { MultifdError, toFailure } from "../errors.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
@@ -38,6 +38,7 @@ export class Delivery {
   readonly #lines: Line[] = [];
   readonly #tasks: Promise<void>[] = [];
   readonly #ticker: NodeJS.Timeout;
+  readonly #failing = new AbortController();
   #failure: MultifdError | null = null;
   #givingUp: Promise<void> | null = null;
   #moved = -1;
@@ -48,8 +49,17 @@ export class Delivery {
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
   }
 
+  /** Aborts with the first failure as its reason: whoever still connects must stop then. */
+  get failed(): AbortSignal {
+    return this.#failing.signal;
+  }
+
   /** Takes a connection over whose first bytes were sent. Main must come first. */
   add(channel: ChannelName, connection: Connection): void {
+    if (this.#failure !== null) {
+      connection.close(false);
+      return;
+    }
     const number = this.#lines.length;
     const line: Line = { channel, connection, startedAt: performance.now(), fed: null };
     this.#lines.push(line);
@@ -61,11 +71,7 @@ export class Delivery {
     if (this.#failure !== null) return;
     this.#failure = error;
     this.#givingUp = this.#giveUp();
-  }
-
-  /** To be asked between connecting: throws what has failed so far. */
-  throwIfFailed(): void {
-    if (this.#failure !== null) throw this.#failure;
+    this.#failing.abort(error);
   }
 
   /** Waits until everything is delivered. Rejects with the first failure, after the destination was let down gently. */
@@ -73,7 +79,7 @@ export class Delivery {
     try {
       await Promise.race([Promise.all(this.#tasks), this.#onFailure()]);
       await this.#givingUp;
-      this.throwIfFailed();
+      if (this.#failure !== null) throw this.#failure;
     } finally {
       clearInterval(this.#ticker);
     }
@@ -81,8 +87,8 @@ export class Delivery {
     return this.#lines.map(({ channel, fed }) => ({ channel, fed: fed as Fed }));
   }
 
-  async #onFailure(): Promise<void> {
-    while (this.#failure === null) await sleep(TICK_MS, null, { ref: false });
+  #onFailure(): Promise<unknown> {
+    return this.failed.aborted ? Promise.resolve() : once(this.failed, "abort");
   }
 
   async #serve(line: Line, number: number): Promise<void> {
@@ -101,9 +107,9 @@ export class Delivery {
     this.#plan.control.setGiveUp();
     this.#lines[0]?.connection.kill();
     const all = Promise.all(this.#tasks);
-    await Promise.race([all, sleep(FAREWELL_MS)]);
+    await within(all, FAREWELL_MS);
     for (const line of this.#lines) line.connection.kill();
-    await Promise.race([all, sleep(LET_GO_MS)]);
+    await within(all, LET_GO_MS);
     for (const [number, line] of this.#lines.entries())
       line.connection.close(this.#plan.control.isTaken(number));
   }
@@ -132,6 +138,17 @@ export class Delivery {
       this.fail(new MultifdError("STALLED", text, { bytes: moved }));
     }
   }
+}
+
+/** Waits for work that never fails, but only so long; no timer outlives it and keeps the process alive. */
+function within(work: Promise<unknown>, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    void work.then(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 function named(channel: ChannelName, error: unknown): MultifdError {

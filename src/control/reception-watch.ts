@@ -1,7 +1,7 @@
 import { MultifdError } from "../errors.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
 import { isPacing } from "../pool/pacer.ts";
-import type { Guest } from "./reception.ts";
+import type { Arrival } from "./arrival.ts";
 
 /** A worker that did not take its connection by then never will. */
 const HANDOVER_MS = 5000;
@@ -26,28 +26,28 @@ export class ReceptionWatch {
     this.#plan = plan;
   }
 
-  look(guests: readonly Guest[]): MultifdError | null {
+  look(arrivals: readonly Arrival[]): MultifdError | null {
     const now = performance.now();
-    const present = guests.filter((guest) => !guest.ignored);
+    const present = arrivals.filter((arrival) => !arrival.ignored);
     return this.#handover(present, now) ?? this.#connecting(present, now) ?? this.#moving(present, now);
   }
 
-  #handover(guests: readonly Guest[], now: number): MultifdError | null {
-    const late = guests.find(
-      (guest) =>
-        guest.drained === null &&
-        !this.#plan.control.isTaken(guest.number) &&
-        now - guest.acceptedAt > HANDOVER_MS,
+  #handover(arrivals: readonly Arrival[], now: number): MultifdError | null {
+    const late = arrivals.find(
+      (arrival) =>
+        arrival.drained === null &&
+        !this.#plan.control.isTaken(arrival.number) &&
+        now - arrival.acceptedAt > HANDOVER_MS,
     );
     if (late === undefined) return null;
     const text = `no worker took connection ${late.number + 1} within ${HANDOVER_MS / 1000} s: the machine is overloaded, or a worker hangs`;
     return new MultifdError("WORKER_DIED", text, { connection: late.number });
   }
 
-  #connecting(guests: readonly Guest[], now: number): MultifdError | null {
+  #connecting(arrivals: readonly Arrival[], now: number): MultifdError | null {
     const limit = this.#plan.connectTimeoutMs;
-    const identified = guests.filter((guest) => guest.identity !== "unknown");
-    const hasMain = identified.some((guest) => guest.identity === "main");
+    const identified = arrivals.filter((arrival) => arrival.identity !== "unknown");
+    const hasMain = identified.some((arrival) => arrival.identity === "main");
     const expected = this.#plan.channels;
     const whole = hasMain && (expected === undefined || identified.length === expected + 1);
     if (!whole && now - this.#start > limit) {
@@ -56,14 +56,16 @@ export class ReceptionWatch {
       const text = `after ${limit / 1000} s the main channel ${hasMain ? "is" : "is not"} connected and ${multifd}${wanted} multifd channels are: start the migration earlier, or allow more with --connect-timeout`;
       return new MultifdError("CONNECT_TIMEOUT", text, { main: hasMain, channels: multifd });
     }
-    const silent = guests.find((guest) => guest.identity === "unknown" && now - guest.acceptedAt > limit);
+    const silent = arrivals.find(
+      (arrival) => arrival.identity === "unknown" && now - arrival.acceptedAt > limit,
+    );
     if (silent === undefined) return null;
     const text = `connection ${silent.number + 1} has not said what it is within ${limit / 1000} s: only QEMU may connect to this socket`;
     return new MultifdError("CONNECT_TIMEOUT", text, { connection: silent.number });
   }
 
-  #moving(guests: readonly Guest[], now: number): MultifdError | null {
-    const moved = guests.reduce((sum, guest) => sum + this.#plan.control.moved(guest.number), 0);
+  #moving(arrivals: readonly Arrival[], now: number): MultifdError | null {
+    const moved = arrivals.reduce((sum, arrival) => sum + this.#plan.control.moved(arrival.number), 0);
     if (moved !== this.#moved || isPacing(this.#plan.control)) {
       this.#moved = moved;
       this.#movedAt = now;
@@ -71,14 +73,14 @@ export class ReceptionWatch {
     }
     const idle = now - this.#movedAt;
     const { stallTimeoutMs } = this.#plan;
-    if (stallTimeoutMs > 0 && guests.length > 0 && idle > stallTimeoutMs) {
+    if (stallTimeoutMs > 0 && arrivals.length > 0 && idle > stallTimeoutMs) {
       const text = `no byte came on any channel for ${stallTimeoutMs / 1000} s: is QEMU still migrating?`;
       return new MultifdError("STALLED", text, { bytes: moved });
     }
-    const ended = guests.filter((guest) => guest.drained !== null).length;
-    if (ended > 0 && ended < guests.length && idle > LAST_BYTES_MS) {
-      const text = `${ended} of ${guests.length} connections ended, and nothing came on the others for ${LAST_BYTES_MS / 1000} s: the migration failed half-way`;
-      return new MultifdError("STREAM_INCOMPLETE", text, { ended, connections: guests.length });
+    const ended = arrivals.filter((arrival) => arrival.drained !== null).length;
+    if (ended > 0 && ended < arrivals.length && idle > LAST_BYTES_MS) {
+      const text = `${ended} of ${arrivals.length} connections ended, and nothing came on the others for ${LAST_BYTES_MS / 1000} s: the migration failed half-way`;
+      return new MultifdError("STREAM_INCOMPLETE", text, { ended, connections: arrivals.length });
     }
     return null;
   }

@@ -4,6 +4,7 @@ import { MultifdError, toFailure } from "../errors.ts";
 import type { ControlBlock, Identity } from "../pool/control-block.ts";
 import { MAX_CONNECTIONS } from "../pool/control-block.ts";
 import type { Drained } from "../pool/messages.ts";
+import type { Arrival } from "./arrival.ts";
 import { ReceptionWatch } from "./reception-watch.ts";
 
 const TICK_MS = 100;
@@ -30,25 +31,13 @@ export interface ReceptionPlan {
   readonly onIgnored: (number: number) => void;
 }
 
-/** One connection of the run, in the order of accepting, which is not the order of channels. */
-export interface Guest {
-  readonly number: number;
-  readonly connection: Connection;
-  readonly acceptedAt: number;
-  identity: Identity;
-  /** null while it is being drained. */
-  drained: Drained | null;
-  /** It closed without a word: somebody looked whether the socket is there. */
-  ignored: boolean;
-}
-
 /**
  * Receives QEMU's channels: hands each to a worker as soon as it connects, and ends when main has ended, the
  * backlog is empty and every connection is drained. The first failure ends all of them.
  */
 export class Reception {
   readonly #plan: ReceptionPlan;
-  readonly #guests: Guest[] = [];
+  readonly #arrivals: Arrival[] = [];
   readonly #tasks: Promise<void>[] = [];
   readonly #watch: ReceptionWatch;
   readonly #ticker: NodeJS.Timeout;
@@ -81,12 +70,12 @@ export class Reception {
   }
 
   /** The connections so far, main included. */
-  get guests(): readonly Guest[] {
-    return this.#guests;
+  get arrivals(): readonly Arrival[] {
+    return this.#arrivals;
   }
 
-  get #present(): readonly Guest[] {
-    return this.#guests.filter((guest) => !guest.ignored);
+  get #present(): readonly Arrival[] {
+    return this.#arrivals.filter((arrival) => !arrival.ignored);
   }
 
   accept(connection: Connection): void {
@@ -99,7 +88,7 @@ export class Reception {
       this.#late.push(connection);
       return;
     }
-    const number = this.#guests.length;
+    const number = this.#arrivals.length;
     // Not the expected number: until it speaks, a connection may be one that only looks whether somebody listens.
     if (number === MAX_CONNECTIONS) {
       this.#late.push(connection);
@@ -107,7 +96,7 @@ export class Reception {
       this.fail(new MultifdError("CHANNEL_SET", text, { connections: number + 1 }));
       return;
     }
-    const guest: Guest = {
+    const arrival: Arrival = {
       number,
       connection,
       acceptedAt: performance.now(),
@@ -115,9 +104,9 @@ export class Reception {
       drained: null,
       ignored: false,
     };
-    this.#guests.push(guest);
-    this.#plan.control.connections = this.#guests.length;
-    this.#tasks.push(this.#serve(guest));
+    this.#arrivals.push(arrival);
+    this.#plan.control.connections = this.#arrivals.length;
+    this.#tasks.push(this.#serve(arrival));
   }
 
   /** Ends every connection; the first failure is the one that counts. */
@@ -142,59 +131,59 @@ export class Reception {
   async #letGo(quiet: Promise<void>): Promise<void> {
     await quiet;
     for (const connection of this.#late) connection.close(false);
-    for (const guest of this.#guests) guest.connection.kill();
+    for (const arrival of this.#arrivals) arrival.connection.kill();
     await this.#settle();
   }
 
-  async #serve(guest: Guest): Promise<void> {
+  async #serve(arrival: Arrival): Promise<void> {
     try {
       this.#prepared ??= this.#plan.prepare();
       await this.#prepared;
-      guest.drained = await this.#plan.drain(guest.number, guest.connection);
-      this.#lookAt(guest);
+      arrival.drained = await this.#plan.drain(arrival.number, arrival.connection);
+      this.#lookAt(arrival);
     } catch (error) {
-      this.#onDrainFailed(guest, error);
+      this.#onDrainFailed(arrival, error);
     } finally {
       await this.#quiet;
-      guest.connection.close(this.#plan.control.isTaken(guest.number));
+      arrival.connection.close(this.#plan.control.isTaken(arrival.number));
     }
     if (this.#failure === null) await this.#finishIfDone();
   }
 
-  #onDrainFailed(guest: Guest, error: unknown): void {
-    this.#lookAt(guest);
-    if (this.#plan.control.moved(guest.number) === 0 && isEarlyEnd(error)) {
-      guest.ignored = true;
-      this.#plan.onIgnored(guest.number);
+  #onDrainFailed(arrival: Arrival, error: unknown): void {
+    this.#lookAt(arrival);
+    if (this.#plan.control.moved(arrival.number) === 0 && isEarlyEnd(error)) {
+      arrival.ignored = true;
+      this.#plan.onIgnored(arrival.number);
     } else {
-      this.fail(named(guest.identity, guest.number, error));
+      this.fail(named(arrival.identity, arrival.number, error));
     }
   }
 
   #tick(): void {
-    for (const guest of this.#guests) this.#lookAt(guest);
-    const problem = this.#watch.look(this.#guests);
+    for (const arrival of this.#arrivals) this.#lookAt(arrival);
+    const problem = this.#watch.look(this.#arrivals);
     if (problem !== null) this.fail(problem);
     this.#plan.onTick();
   }
 
-  #lookAt(guest: Guest): void {
-    if (guest.identity !== "unknown") return;
-    const identity = this.#plan.control.identity(guest.number);
+  #lookAt(arrival: Arrival): void {
+    if (arrival.identity !== "unknown") return;
+    const identity = this.#plan.control.identity(arrival.number);
     if (identity === "unknown") return;
-    guest.identity = identity;
-    const problem = identityProblem(guest, this.#guests, this.#plan.channels);
+    arrival.identity = identity;
+    const problem = identityProblem(arrival, this.#arrivals, this.#plan.channels);
     if (problem !== null) this.fail(problem);
     else this.#plan.onIdentified(identity);
   }
 
   async #finishIfDone(): Promise<void> {
-    if (this.#present.some((guest) => guest.drained === null)) return;
+    if (this.#present.some((arrival) => arrival.drained === null)) return;
     // QEMU reports success when its last byte is in a socket buffer: a channel may still wait to be accepted.
     await this.#plan.drainBacklog();
     const present = this.#present;
-    if (present.length === 0 || present.some((guest) => guest.drained === null)) return;
-    if (!present.some((guest) => guest.identity === "main")) {
+    if (present.length === 0 || present.some((arrival) => arrival.drained === null)) return;
+    if (!present.some((arrival) => arrival.identity === "main")) {
       const text = `all ${present.length} connections ended and none of them was the main channel: the migration failed at its start`;
       this.fail(new MultifdError("STREAM_INCOMPLETE", text, { connections: present.length }));
       return;
@@ -221,7 +210,7 @@ export class Reception {
       await Promise.race([Promise.all(this.#tasks), sleep(LET_GO_MS, null, { ref: false })]);
     this.#plan.onTick();
     if (this.#failure !== null) this.#reject(this.#failure);
-    else this.#resolve(this.#guests.flatMap((guest) => guest.drained ?? []));
+    else this.#resolve(this.#arrivals.flatMap((arrival) => arrival.drained ?? []));
   }
 
   /** To be called at the end whatever happened: a run that never got a connection has nothing to settle it. */
@@ -253,19 +242,19 @@ function isEarlyEnd(error: unknown): boolean {
 }
 
 function identityProblem(
-  guest: Guest,
-  guests: readonly Guest[],
+  arrival: Arrival,
+  arrivals: readonly Arrival[],
   channels: number | undefined,
 ): MultifdError | null {
-  const twin = guests.find((other) => other !== guest && other.identity === guest.identity);
+  const twin = arrivals.find((other) => other !== arrival && other.identity === arrival.identity);
   if (twin !== undefined) {
-    const text = `two connections say that they are ${guest.identity === "main" ? "the main channel" : `channel ${guest.identity}`}: only one QEMU may use this socket`;
-    return new MultifdError("CHANNEL_SET", text, { channel: guest.identity });
+    const text = `two connections say that they are ${arrival.identity === "main" ? "the main channel" : `channel ${arrival.identity}`}: only one QEMU may use this socket`;
+    return new MultifdError("CHANNEL_SET", text, { channel: arrival.identity });
   }
-  if (typeof guest.identity === "number" && channels !== undefined && guest.identity >= channels) {
+  if (typeof arrival.identity === "number" && channels !== undefined && arrival.identity >= channels) {
     const expected = channels === 0 ? "no multifd channel is" : `only channels 0 to ${channels - 1} are`;
-    const text = `channel ${guest.identity} connected, but ${expected} expected: check --channels against QEMU's multifd-channels`;
-    return new MultifdError("CHANNEL_SET", text, { channel: guest.identity, expected: channels });
+    const text = `channel ${arrival.identity} connected, but ${expected} expected: check --channels against QEMU's multifd-channels`;
+    return new MultifdError("CHANNEL_SET", text, { channel: arrival.identity, expected: channels });
   }
   return null;
 }

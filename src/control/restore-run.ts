@@ -3,9 +3,8 @@ import { connectChannel } from "../channels/connector.ts";
 import type { Connection } from "../channels/handover.ts";
 import { MultifdError } from "../errors.ts";
 import { blocks } from "../formats/image/blocks.ts";
-import type { ChannelRecord } from "../formats/image/model.ts";
+import { type ChannelRecord, MAX_BLOCK_BYTES } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
-import { padded } from "../io/file-io.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import type { Source } from "../io/source.ts";
 import { readBlock } from "../pool/block-reader.ts";
@@ -72,6 +71,20 @@ class RestoreRun {
   async execute(address: Address, code: WorkerCode): Promise<CompletedEvent> {
     const { channels } = this.#image.index;
     const pool = new RunPool(code, threadCount(this.#options.workers, channels.length));
+    try {
+      const firstBytes = await this.#readFirstBytes();
+      const fed = await this.#deliver(address, firstBytes, pool);
+      return this.#completed(fed);
+    } finally {
+      await pool.close();
+    }
+  }
+
+  async #deliver(
+    address: Address,
+    firstBytes: readonly Uint8Array[],
+    pool: RunPool,
+  ): Promise<readonly { channel: ChannelName; fed: Fed }[]> {
     const delivery = new Delivery({
       control: this.#control,
       stallTimeoutMs: this.#options.stallTimeoutMs ?? 0,
@@ -80,26 +93,36 @@ class RestoreRun {
     });
     const unwatch = whenAborted(this.#options.signal, (error) => delivery.fail(error));
     try {
-      await this.#connectAll(address, delivery);
-      const fed = await delivery.finish();
-      return this.#completed(fed);
+      await this.#connectAll(address, firstBytes, delivery);
+      return await delivery.finish();
     } finally {
       unwatch();
-      await pool.close();
     }
   }
 
+  /**
+   * The bytes that go out with the connections themselves; their blocks are checked like any other. All of them before
+   * the first connection: a destination that got some of its channels waits for the others, and no cut ends that.
+   */
+  async #readFirstBytes(): Promise<readonly Uint8Array[]> {
+    const slot = alignedBuffer(MAX_BLOCK_BYTES);
+    const firstBytes: Uint8Array[] = [];
+    for (const record of this.#image.index.channels) {
+      throwIfAborted(this.#options.signal);
+      const [block] = blocks(record);
+      if (block !== undefined) await readBlock(this.#source, block, slot);
+      firstBytes.push(slot.slice(0, Math.min(FIRST_BYTES[record.kind], record.length)));
+    }
+    return firstBytes;
+  }
+
   /** Main first, then channel by channel: QEMU 7.2 takes the first connection for main, whatever it says. */
-  async #connectAll(address: Address, delivery: Delivery): Promise<void> {
+  async #connectAll(address: Address, firstBytes: readonly Uint8Array[], delivery: Delivery): Promise<void> {
     const timeoutMs = this.#options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS;
-    const attempt = new AbortController();
-    const timer = setTimeout(() => attempt.abort(connectTimeout(address, timeoutMs)), timeoutMs);
-    const unwatch = whenAborted(this.#options.signal, (error) => attempt.abort(error));
+    const timer = setTimeout(() => delivery.fail(connectTimeout(address, timeoutMs)), timeoutMs);
     try {
-      for (const record of this.#image.index.channels) {
-        const firstBytes = await this.#firstBytes(record);
-        delivery.throwIfFailed();
-        const connection = await connectChannel(address, firstBytes, attempt.signal);
+      for (const [number, record] of this.#image.index.channels.entries()) {
+        const connection = await connectChannel(address, firstBytes[number] as Uint8Array, delivery.failed);
         const channel = nameOf(record);
         delivery.add(channel, connection);
         this.#log.debug({ channel }, "channel connected");
@@ -111,17 +134,7 @@ class RestoreRun {
       );
     } finally {
       clearTimeout(timer);
-      unwatch();
     }
-  }
-
-  /** The bytes that go out with the connection itself; their block is checked first, like any other. */
-  async #firstBytes(record: ChannelRecord): Promise<Uint8Array> {
-    const [block] = blocks(record);
-    if (block === undefined) return new Uint8Array(0);
-    const slot = alignedBuffer(padded(block.length));
-    await readBlock(this.#source, block, slot);
-    return slot.subarray(0, Math.min(FIRST_BYTES[record.kind], block.length));
   }
 
   #task(number: number, connection: Connection): FeedTask {

@@ -3,8 +3,8 @@ import { type Address, parseAddress } from "../channels/address.ts";
 import type { Connection } from "../channels/handover.ts";
 import { Listener } from "../channels/listener.ts";
 import { type ImageMetadata, SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
-import { openTarget } from "../io/target/open.ts";
-import type { Target } from "../io/target/target.ts";
+import { openTarget } from "../io/image-target/open.ts";
+import type { Target } from "../io/image-target/target.ts";
 import { ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
 import type { Drained, DrainTask } from "../pool/messages.ts";
 import { drainPlan } from "../pool/ring-plan.ts";
@@ -143,7 +143,7 @@ class SaveRun {
   }
 
   #progress(reception: Reception): void {
-    const channels = reception.guests.flatMap(({ identity, number }) =>
+    const channels = reception.arrivals.flatMap(({ identity, number }) =>
       identity === "unknown" ? [] : { channel: identity, bytes: this.#control.moved(number) },
     );
     const event = this.#meter.sample(channels);

@@ -4,12 +4,12 @@ import { buildSeal } from "../formats/image/seal.ts";
 import { encodeSuperblock, writingSuperblock } from "../formats/image/superblock.ts";
 import { needsZeroedRam } from "../formats/migration/completeness.ts";
 import { hasCode, ioError, padded, writeAligned } from "../io/file-io.ts";
+import { flush, shrink } from "../io/image-target/durability.ts";
+import type { Target } from "../io/image-target/target.ts";
 import { punchHole } from "../io/libc.ts";
-import { flush, shrink } from "../io/target/durability.ts";
-import type { Target } from "../io/target/target.ts";
 import type { Drained } from "../pool/messages.ts";
 import { VERSION } from "../version.ts";
-import type { Streams } from "./streams.ts";
+import { type Streams, waypoints } from "./streams.ts";
 
 /** Marks the target as an unfinished image, so that an old image in place is no image from here on. */
 export async function invalidate(target: Target, uuid: string, createdMs: number): Promise<void> {
@@ -73,10 +73,9 @@ export function describe(
 
 function channelRecords(drained: readonly Drained[]): ChannelRecord[] {
   const records = drained.map(({ summary, blockBytes, extents, checksums }): ChannelRecord => {
-    const common = { length: summary.bytes, blockBytes, extents, checksums };
-    return summary.kind === "main"
-      ? { ...common, kind: "main", id: 0, marks: summary.barriers, tail: summary.ramEnd ?? summary.eofByte }
-      : { ...common, kind: "multifd", id: summary.id, marks: summary.syncEnds, tail: null };
+    const id = summary.kind === "main" ? 0 : summary.id;
+    const { marks, tail } = waypoints(summary);
+    return { kind: summary.kind, id, length: summary.bytes, blockBytes, extents, marks, tail, checksums };
   });
   return records.sort((a, b) => rank(a) - rank(b));
 }

@@ -1,6 +1,6 @@
 import { MultifdError } from "../errors.ts";
-import { freeBytes } from "../io/target/durability.ts";
-import type { Target } from "../io/target/target.ts";
+import { freeBytes } from "../io/image-target/durability.ts";
+import type { Target } from "../io/image-target/target.ts";
 import type { Log, SaveOptions } from "./options.ts";
 
 /** Refuses with NO_SPACE before anything starts when the target has less room than --expect-bytes says it needs. */

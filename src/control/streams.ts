@@ -1,4 +1,5 @@
-import type { MainSummary, MultifdSummary } from "../formats/migration/summary.ts";
+import type { ChannelRecord } from "../formats/image/model.ts";
+import type { ChannelSummary, MainSummary, MultifdSummary } from "../formats/migration/summary.ts";
 import type { Drained } from "../pool/messages.ts";
 import type { ChannelFigures } from "./events.ts";
 import { figures } from "./meter.ts";
@@ -15,6 +16,13 @@ export function sortStreams(summaries: readonly (MainSummary | MultifdSummary)[]
   const main = summaries.find((summary) => summary.kind === "main");
   const multifd = summaries.filter((summary) => summary.kind === "multifd").sort((a, b) => a.id - b.id);
   return main === undefined ? null : { main, multifd };
+}
+
+/** The points of a stream at which a restore waits for other channels. */
+export function waypoints(summary: ChannelSummary): Pick<ChannelRecord, "marks" | "tail"> {
+  return summary.kind === "main"
+    ? { marks: summary.barriers, tail: summary.ramEnd ?? summary.eofByte }
+    : { marks: summary.syncEnds, tail: null };
 }
 
 /** Main first, then the channels by id. */

@@ -1,8 +1,6 @@
 import { MultifdError } from "../errors.ts";
 import type { ChannelRecord } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
-import { judgeCompleteness } from "../formats/migration/completeness.ts";
-import type { ChannelSummary } from "../formats/migration/summary.ts";
 import type { Source } from "../io/source.ts";
 import { ControlBlock } from "../pool/control-block.ts";
 import type { Checked, CheckTask } from "../pool/messages.ts";
@@ -15,7 +13,7 @@ import { openFile, readSealed } from "./opened-image.ts";
 import type { VerifyOptions } from "./options.ts";
 import type { VerifyReport } from "./reports.ts";
 import { SILENT } from "./silent-log.ts";
-import { sortStreams } from "./streams.ts";
+import { checkStructure } from "./structure.ts";
 import { checkRunOptions } from "./validate.ts";
 
 const TICK_MS = 100;
@@ -38,7 +36,7 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
   try {
     const image = await readSealed(source, superblock);
     const checked = await checkChannels(options, source, image, meter);
-    compareStructure(
+    checkStructure(
       image,
       checked.map((one) => one.summary),
     );
@@ -109,52 +107,12 @@ async function checkChannels(
   }
 }
 
-/** The streams must still say what index and metadata say of them. */
-function compareStructure(image: OpenedImage, summaries: readonly ChannelSummary[]): void {
-  for (const [number, record] of image.index.channels.entries()) {
-    const summary = summaries[number] as ChannelSummary;
-    const id = summary.kind === "main" ? 0 : summary.id;
-    const marks = summary.kind === "main" ? summary.barriers : summary.syncEnds;
-    if (summary.kind !== record.kind || id !== record.id)
-      throw contradiction(record, "carries another channel's stream");
-    if (summary.bytes !== record.length || marks.join() !== record.marks.join()) {
-      throw contradiction(record, "has its SYNC points elsewhere than the index says");
-    }
-  }
-  const streams = sortStreams(summaries);
-  const { verdict, reasons } = judgeCompleteness(streams?.main ?? null, streams?.multifd ?? []);
-  if (verdict === "incomplete") {
-    throw new MultifdError(
-      "IMAGE_DAMAGED",
-      `the image's streams are incomplete: ${reasons.join("; ")}; save again`,
-      {},
-    );
-  }
-  if (streams?.main.machine !== image.metadata.machine) {
-    throw new MultifdError(
-      "IMAGE_DAMAGED",
-      "the image's metadata name another machine type than its stream; save again",
-      {},
-    );
-  }
-}
-
 function nameOf(record: ChannelRecord): ChannelName {
   return record.kind === "main" ? "main" : record.id;
 }
 
 function label(record: ChannelRecord): string {
   return record.kind === "main" ? "main channel" : `channel ${record.id}`;
-}
-
-function contradiction(record: ChannelRecord, what: string): MultifdError {
-  return new MultifdError(
-    "IMAGE_DAMAGED",
-    `${label(record)} ${what}: the image is damaged; use another copy`,
-    {
-      channel: nameOf(record),
-    },
-  );
 }
 
 function named(record: ChannelRecord, error: unknown): MultifdError {

@@ -1,8 +1,8 @@
 import fs from "node:fs";
 import { ioError, padded } from "./file-io.ts";
+import { openDirect, probeRead } from "./image-target/direct-io.ts";
+import { deviceBytes, inheritedFd, kindOfStat } from "./image-target/file-kind.ts";
 import { duplicate } from "./libc.ts";
-import { openDirect, probeRead } from "./target/direct-io.ts";
-import { deviceBytes, inheritedFd, kindOfStat } from "./target/file-kind.ts";
 
 /** A file that an image is read from. */
 export interface Source {

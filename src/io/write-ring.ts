@@ -1,6 +1,25 @@
 /** Takes over a full slot; resolves when the slot may be reused. `length` is below the slot's size only for the last one. */
 export type SubmitSlot = (slot: Uint8Array, length: number) => Promise<void>;
 
+/** Memory between a socket and the disk. */
+export interface Ring {
+  /** Where the next bytes go; never empty. */
+  space(): Uint8Array;
+  /** The last `bytes` that were read into `space()`. */
+  latest(bytes: number): Uint8Array;
+  /** Takes note of bytes read into `space()`. False: stop reading until told to go on. */
+  advance(bytes: number): boolean;
+  /** Writes what is left and waits for every write. To be called once reading has ended. */
+  finish(): Promise<void>;
+}
+
+export type RingMaker = (
+  slots: readonly Uint8Array[],
+  submit: SubmitSlot,
+  onSpare: () => void,
+  onError: (error: unknown) => void,
+) => Ring;
+
 /**
  * The slots between one socket and the disk: one is being filled while others are being written.
  *
@@ -10,7 +29,7 @@ export type SubmitSlot = (slot: Uint8Array, length: number) => Promise<void>;
  * on its way to disk, and nothing would notice. So the next slot is installed first, and reading pauses
  * when it was the last one.
  */
-export class WriteRing {
+export class WriteRing implements Ring {
   readonly #free: Uint8Array[];
   readonly #submit: SubmitSlot;
   readonly #onSpare: () => void;
@@ -40,17 +59,14 @@ export class WriteRing {
     this.#onError = onError;
   }
 
-  /** Where the next bytes go: what is missing of the current slot, never empty. */
   space(): Uint8Array {
     return this.#current.subarray(this.#filled);
   }
 
-  /** The last `bytes` that were read into `space()`. */
   latest(bytes: number): Uint8Array {
     return this.#current.subarray(this.#filled, this.#filled + bytes);
   }
 
-  /** Takes note of bytes read into `space()`. False: stop reading until `onSpare`. */
   advance(bytes: number): boolean {
     this.#filled += bytes;
     if (this.#filled < this.#current.byteLength) return true;
@@ -60,7 +76,6 @@ export class WriteRing {
     return this.#free.length > 0;
   }
 
-  /** Writes what is left and waits for every write. To be called once reading has ended. */
   async finish(): Promise<void> {
     if (this.#filled > 0) this.#launch(this.#current, this.#filled);
     this.#filled = 0;

@@ -24,3 +24,11 @@ export function isPacing(control: ControlBlock): boolean {
 function nowMicros(): number {
   return Math.round((performance.timeOrigin + performance.now()) * 1000);
 }
+
+/**
+ * How much may go in one turn: no more than a quarter of a second's worth. A whole block at a low rate would take so
+ * long that it looks like a stall, and it would be sent at full speed after the wait.
+ */
+export function turnBytes(rate: number | null): number {
+  return rate === null ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(rate / 4));
+}

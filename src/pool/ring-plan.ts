@@ -7,13 +7,13 @@ export interface RingPlan {
 }
 
 /**
- * Three slots of 1 MiB overlap reading, checking and writing even for one channel. From the 17th
- * connection on, others keep the disk busy meanwhile and small rings do: 255 channels then need about
- * 110 MiB instead of 800. It depends on the connection's number alone, because nobody says beforehand
- * how many channels will come.
+ * Three slots of 1 MiB overlap reading, checking and writing even for one channel. Where many channels keep the disk
+ * busy together, small rings do: all 256 connections then need about 130 MiB instead of 770. It depends on the
+ * connection's number alone, because nobody says beforehand how many channels will come.
  */
 export function drainPlan(connection: number): RingPlan {
-  return connection < 17 ? { blockBytes: MIB, slots: 3 } : { blockBytes: MIB / 4, slots: 2 };
+  if (connection < 9) return { blockBytes: MIB, slots: 3 };
+  return connection < 65 ? { blockBytes: MIB / 4, slots: 2 } : { blockBytes: MIB / 8, slots: 3 };
 }
 
 const READ_BUDGET = 112 * MIB;

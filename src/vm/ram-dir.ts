@@ -28,10 +28,14 @@ const MEMORY_RESERVE = 256 * 2 ** 20;
  * Rejects with NO_SPACE, naming every place tried and its room.
  */
 export async function pickRamDirectory(bytes: number, directory?: string): Promise<RamDirectory> {
-  const available = await availableMemory();
-  const places = directory === undefined ? defaultPlaces() : [directory];
-  const candidates = await Promise.all(places.map((place) => examine(place, available)));
+  const candidates = await examinePlaces(directory === undefined ? defaultPlaces() : [directory]);
   return choose(candidates, bytes);
+}
+
+/** What these directories are and how much room they have, in the same order. */
+export async function examinePlaces(places: readonly string[]): Promise<Candidate[]> {
+  const available = await availableMemory();
+  return await Promise.all(places.map((place) => examine(place, available)));
 }
 
 /** The choice itself: the first in memory with room, else the first with room. */
@@ -39,12 +43,14 @@ export function choose(candidates: readonly Candidate[], bytes: number): RamDire
   const fitting = candidates.filter(({ unusable, room }) => unusable === undefined && room >= bytes);
   const chosen = fitting.find(({ inMemory }) => inMemory) ?? fitting[0];
   if (chosen !== undefined) return chosen;
+  throw noRoom(candidates, bytes, "of guest RAM");
+}
+
+/** @param what what the bytes are, such as "of guest RAM" */
+export function noRoom(candidates: readonly Candidate[], bytes: number, what: string): MultifdError {
   const rooms = candidates.map(({ reason }) => reason).join("; ");
-  throw new MultifdError(
-    "NO_SPACE",
-    `no directory has room for ${gib(bytes)} of guest RAM (${rooms}); free some space or use less RAM`,
-    { bytes },
-  );
+  const text = `no directory has room for ${gib(bytes)} ${what} (${rooms}); free some space or use less RAM`;
+  return new MultifdError("NO_SPACE", text, { bytes });
 }
 
 /**

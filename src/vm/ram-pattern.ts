@@ -14,15 +14,21 @@ export interface RamComparison {
 /**
  * Overwrites the file's first `bytes` (a multiple of 4096) with pages as guests have them: random ones
  * that nothing compresses, patterned ones, zero ones, alone and in long runs. The same seed gives
- * the same bytes. About a second per GiB.
+ * the same bytes. About a second per GiB. Rejects with the signal's reason when it aborts.
  */
-export async function fillRam(path: string, bytes: number, seed: number): Promise<void> {
+export async function fillRam(
+  path: string,
+  bytes: number,
+  seed: number,
+  signal?: AbortSignal,
+): Promise<void> {
   const random = createCipheriv("aes-128-ctr", key(seed), Buffer.alloc(16));
   const zeros = Buffer.alloc(CHUNK);
   const file = await open(path, "r+");
   try {
     let writing: Promise<unknown> = Promise.resolve(); // the next chunk is made while this one is written
     for (let offset = 0; offset < bytes; offset += CHUNK) {
+      signal?.throwIfAborted();
       const chunk = random.update(zeros);
       shapePages(chunk, offset / PAGE);
       await writing;
@@ -53,14 +59,18 @@ function shapePages(chunk: Buffer, firstPage: number): void {
   }
 }
 
-/** Compares two files page by page; where one is longer, the pages that the other lacks differ. */
-export async function compareFiles(a: string, b: string): Promise<RamComparison> {
+/**
+ * Compares two files page by page; where one is longer, the pages that the other lacks differ.
+ * Rejects with the signal's reason when it aborts.
+ */
+export async function compareFiles(a: string, b: string, signal?: AbortSignal): Promise<RamComparison> {
   const [fileA, fileB] = await Promise.all([open(a), open(b)]);
   try {
     const result = { pages: 0, differing: 0, firstDifferingPage: null as number | null };
     const chunkA = Buffer.allocUnsafe(CHUNK);
     const chunkB = Buffer.allocUnsafe(CHUNK);
     for (;;) {
+      signal?.throwIfAborted();
       const position = result.pages * PAGE;
       const [left, right] = await Promise.all([
         readChunk(fileA, chunkA, position),

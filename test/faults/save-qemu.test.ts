@@ -186,7 +186,8 @@ describeEachQemu("a save that comes to nothing", (binary) => {
     }
     await guest.vm.qmp.execute("migrate_cancel");
     expect(await helper.waitEvent("drained")).toMatchObject({ evidence: { verdict: "complete" } });
-    await untilMigration(guest, "cancelled");
+    // QEMU 10 says failed when it meets the closed return path before the cancellation.
+    await untilMigration(guest, "cancelled", "failed");
     helper.say("abort");
     expect(await helper.failure()).toMatchObject({ status: 3, code: "ABORTED" });
     await expectUntouched();

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { SaveOptions } from "../../src/control/options.ts";
 import { type CompletedEvent, restore, save } from "../../src/index.ts";
 import { pickAccelerator } from "../../src/vm/accelerator.ts";
@@ -27,6 +28,8 @@ export interface Channels {
   /** 0: multifd off. */
   readonly channels: number;
   readonly compression?: "none" | "zlib" | "zstd";
+  /** The guest runs while it is saved, and is not let to its stop before this many passes over its RAM. */
+  readonly livePasses?: number;
 }
 
 export interface Guest {
@@ -89,6 +92,7 @@ export class Lab {
     const address = `unix:${path.join(guest.vm.directory, "out")}`;
     const { run } = await untilListening(call, { ...options, listen: address });
     await migrateTo(guest.vm.qmp, address);
+    if (channels.livePasses !== undefined) await converge(guest.vm, channels.livePasses);
     const [completed] = await Promise.all([run, waitMigration(guest.vm.qmp, MIGRATION_MS)]);
     return completed;
   }
@@ -133,9 +137,27 @@ export class Lab {
 }
 
 /** Sets a QEMU up for as many channels; without any, bandwidth alone. */
-export async function configure(vm: QemuProcess, { channels, compression }: Channels): Promise<void> {
+export async function configure(
+  vm: QemuProcess,
+  { channels, compression, livePasses }: Channels,
+): Promise<void> {
   if (channels > 0) await setMultifd(vm.qmp, { channels, compression: compression ?? "none" });
   else await vm.qmp.execute("migrate-set-parameters", { "max-bandwidth": 0 });
+  if (livePasses === undefined) return;
+  // Slow, and no stop is short enough: pages are dirtied again before all of them were sent.
+  await vm.qmp.execute("migrate-set-parameters", { "max-bandwidth": 400 * 2 ** 20, "downtime-limit": 1 });
+}
+
+/** Lets a live migration go over the RAM a few times, and then any stop will do. */
+async function converge(vm: QemuProcess, passes: number): Promise<void> {
+  const deadline = Date.now() + MIGRATION_MS;
+  for (;;) {
+    const info = (await vm.qmp.execute("query-migrate")) as { ram?: { "dirty-sync-count": number } };
+    if ((info.ram?.["dirty-sync-count"] ?? 0) > passes) break;
+    if (Date.now() > deadline) throw new Error(`no ${passes} passes within ${MIGRATION_MS} ms`);
+    await sleep(20);
+  }
+  await vm.qmp.execute("migrate-set-parameters", { "max-bandwidth": 0, "downtime-limit": 60_000 });
 }
 
 /** Starts a save and waits for its socket. The run comes in an object: as a bare promise it would be waited for. */

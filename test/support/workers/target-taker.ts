@@ -1,7 +1,7 @@
 import fs from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
-import { openTarget } from "../../../src/io/target/open.ts";
-import { partialName } from "../../../src/io/target/replacement.ts";
+import { openTarget } from "../../../src/io/image-target/open.ts";
+import { partialName } from "../../../src/io/image-target/replacement.ts";
 
 const { image, until } = workerData as { image: string; until: number };
 const partial = partialName(image);

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { runCommand, spawnCommand } from "./run-cli.ts";
 
 const PAGE = readFileSync(new URL("../../../../docs/manager-contract.md", import.meta.url), "utf8");
-const COMMANDS = ["save", "restore", "inspect", "verify", "capabilities"] as const;
+const COMMANDS = ["save", "restore", "inspect", "verify", "capabilities", "demo"] as const;
 
 const LISTEN = ["--listen", "unix:/nowhere/save.sock"];
 
@@ -35,6 +35,8 @@ const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], to
     /mapped-ram is not supported/,
   ],
   ["an unknown format", ["save", "vm.mfd", ...LISTEN, "--format", "qcow2"], /--format is one of stream/],
+  ["a demo of half a page", ["demo", "--ram", "2047"], /--ram wants .* at least 16M/],
+  ["a demo without channels", ["demo", "--channels", "0"], /--channels .* 1 to 255/],
   ["metadata without a key", ["save", "vm.mfd", ...LISTEN, "--meta", "value"], /--meta wants KEY=VALUE/],
   ["metadata given twice", ["save", "vm.mfd", ...LISTEN, "--meta", "a=1", "--meta", "a=2"], /key a twice/],
   [

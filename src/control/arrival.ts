@@ -1,0 +1,15 @@
+import type { Connection } from "../channels/handover.ts";
+import type { Identity } from "../pool/control-block.ts";
+import type { Drained } from "../pool/messages.ts";
+
+/** One connection of the run, in the order of accepting, which is not the order of channels. */
+export interface Arrival {
+  readonly number: number;
+  readonly connection: Connection;
+  readonly acceptedAt: number;
+  identity: Identity;
+  /** null while it is being drained. */
+  drained: Drained | null;
+  /** It closed without a word: somebody looked whether the socket is there. */
+  ignored: boolean;
+}
