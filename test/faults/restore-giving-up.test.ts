@@ -166,6 +166,7 @@ describeEachQemu("a restore given up half-way ends QEMU cleanly", (binary) => {
     async (last) => {
       const guest = await incoming(16);
       const abort = new AbortController();
+      const started = performance.now();
       const run = restore({
         image: lab.file("16"),
         connect: guest.address,
@@ -175,6 +176,7 @@ describeEachQemu("a restore given up half-way ends QEMU cleanly", (binary) => {
         },
       });
       await expect(run).rejects.toMatchObject({ code: "CANCELLED" });
+      expect(performance.now() - started).toBeLessThan(2500);
       // Without all its channels QEMU does not begin to load, and so sees no cut; the manager has to end it.
       const ended = await Promise.race([guest.vm.exited, sleep(300, null)]);
       if (ended === null) await guest.monitor.alive();
