@@ -87,6 +87,7 @@ class RestoreRun {
   ): Promise<readonly { channel: ChannelName; fed: Fed }[]> {
     const delivery = new Delivery({
       control: this.#control,
+      connections: this.#image.index.channels.length,
       stallTimeoutMs: this.#options.stallTimeoutMs ?? 0,
       feed: (number, connection) => pool.run<Fed>(this.#task(number, connection)),
       onTick: () => this.#progress(),
