@@ -5,6 +5,7 @@ import type { ControlBlock } from "../pool/control-block.ts";
 import type { Fed } from "../pool/messages.ts";
 import { isPacing } from "../pool/pacer.ts";
 import type { ChannelName } from "./events.ts";
+import { labelOf } from "./image-facts.ts";
 
 const TICK_MS = 100;
 /** A destination whose main channel is cut ends its load, and with it all channels, well within this. */
@@ -156,6 +157,5 @@ function within(work: Promise<unknown>, ms: number): Promise<void> {
 
 function named(channel: ChannelName, error: unknown): MultifdError {
   const { code, message, details } = toFailure(error);
-  const label = channel === "main" ? "main channel" : `channel ${channel}`;
-  return new MultifdError(code, `${label}: ${message}`, { channel, ...details }, error);
+  return new MultifdError(code, `${labelOf(channel)}: ${message}`, { channel, ...details }, error);
 }

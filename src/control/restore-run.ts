@@ -16,6 +16,7 @@ import { throwIfAborted, whenAborted } from "./cancellation.ts";
 import { Delivery } from "./delivery.ts";
 import type { ChannelName, CompletedEvent } from "./events.ts";
 import { checkExpectations } from "./expectations.ts";
+import { imageFacts, nameOf } from "./image-facts.ts";
 import { figures, Meter } from "./meter.ts";
 import { openFile, readSealed } from "./opened-image.ts";
 import type { Log, RestoreOptions } from "./options.ts";
@@ -170,24 +171,10 @@ class RestoreRun {
       event: "completed",
       bytes: this.#totalBytes,
       elapsedMs: this.#meter.elapsedMs,
-      image: {
-        path: this.#options.image,
-        format: "stream",
-        uuid: superblock.uuid,
-        bytes: superblock.imageBytes,
-        directIo: this.#source.directIo,
-        machine: metadata.machine,
-        vmUuid: metadata.vmUuid,
-        multifdChannels: metadata.multifdChannels,
-        compression: metadata.compression,
-      },
+      image: imageFacts(this.#options.image, superblock, metadata, this.#source.directIo),
       channels: fed.map(({ channel, fed: { bytes, activeMs } }) => figures(channel, bytes, activeMs)),
     };
   }
-}
-
-function nameOf(record: ChannelRecord): ChannelName {
-  return record.kind === "main" ? "main" : record.id;
 }
 
 function connectTimeout(address: Address, timeoutMs: number): MultifdError {

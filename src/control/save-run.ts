@@ -11,6 +11,7 @@ import { drainPlan } from "../pool/ring-plan.ts";
 import { DRAIN, RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
 import type { CompletedEvent } from "./events.ts";
+import { imageFacts } from "./image-facts.ts";
 import { Meter } from "./meter.ts";
 import type { Log, SaveOptions } from "./options.ts";
 import { Reception } from "./reception.ts";
@@ -156,17 +157,7 @@ class SaveRun {
       event: "completed",
       bytes: channels.reduce((sum, channel) => sum + channel.bytes, 0),
       elapsedMs: this.#meter.elapsedMs,
-      image: {
-        path: this.#options.image,
-        format: "stream",
-        uuid: superblock.uuid,
-        bytes: superblock.imageBytes,
-        directIo: this.#target.directIo,
-        machine: metadata.machine,
-        vmUuid: metadata.vmUuid,
-        multifdChannels: metadata.multifdChannels,
-        compression: metadata.compression,
-      },
+      image: imageFacts(this.#options.image, superblock, metadata, this.#target.directIo),
       channels,
     };
   }

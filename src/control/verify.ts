@@ -7,7 +7,7 @@ import type { Checked, CheckTask } from "../pool/messages.ts";
 import { readSlots } from "../pool/ring-plan.ts";
 import { CHECK, RunPool, threadCount } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
-import type { ChannelName } from "./events.ts";
+import { labelOf, nameOf } from "./image-facts.ts";
 import { Meter } from "./meter.ts";
 import { openFile, readSealed } from "./opened-image.ts";
 import type { VerifyOptions } from "./options.ts";
@@ -107,21 +107,13 @@ async function checkChannels(
   }
 }
 
-function nameOf(record: ChannelRecord): ChannelName {
-  return record.kind === "main" ? "main" : record.id;
-}
-
-function label(record: ChannelRecord): string {
-  return record.kind === "main" ? "main channel" : `channel ${record.id}`;
-}
-
 function named(record: ChannelRecord, error: unknown): MultifdError {
   if (!(error instanceof MultifdError)) return new MultifdError("INTERNAL", String(error), {}, error);
   // What does not parse in an image is damage, not a peer's fault.
   const code = error.code === "PROTOCOL" || error.code === "TLS_PEER" ? "IMAGE_DAMAGED" : error.code;
   return new MultifdError(
     code,
-    `${label(record)}: ${error.message}`,
+    `${labelOf(nameOf(record))}: ${error.message}`,
     { channel: nameOf(record), ...error.details },
     error,
   );
