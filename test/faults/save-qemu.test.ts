@@ -147,14 +147,14 @@ describeEachQemu("a save that comes to nothing", (binary) => {
 
   test("the helper gives up while QEMU connects 64 channels: QEMU can migrate again", async () => {
     await configure(guest.vm, { channels: 64 });
-    for (const giveUp of ["SIGTERM", "--max-bytes", "SIGTERM", "--max-bytes"] as const) {
-      const args = giveUp === "--max-bytes" ? [giveUp, "1"] : [];
-      const { helper, address } = await listening(scratch.file("vm.mfd"), args);
+    // From before the first connection until all are there, whatever this machine's speed.
+    for (const delayMs of [0, 1, 2, 4, 6, 9, 14, 20]) {
+      const { helper, address } = await listening(scratch.file("vm.mfd"));
+      await guest.vm.qmp.execute("migrate-set-parameters", { "max-bandwidth": 16 * MIB });
       await migrateTo(guest.vm.qmp, address);
-      if (giveUp === "SIGTERM") helper.signal(giveUp);
-      expect(await helper.failure()).toMatchObject({
-        code: giveUp === "SIGTERM" ? "CANCELLED" : "LIMIT_EXCEEDED",
-      });
+      await sleep(delayMs);
+      helper.signal("SIGTERM");
+      expect(await helper.failure()).toMatchObject({ status: 143, code: "CANCELLED" });
       await untilMigration(guest, "failed");
       await expectUntouched();
     }
