@@ -202,7 +202,7 @@ describeEachQemu("a destination that is not what the image needs", (binary) => {
   test.each([0, 1, 3])("it expects %i channels where the image has 4", async (channels) => {
     const { address } = await startIncoming(vms, binary, { channels }, { ramBytes, extraArgs });
     const result = await restored(address, "--connect-timeout", "5", "--stall-timeout", "3");
-    expect(result.events.at(-1)?.event).toBe("failed");
+    expect(result.events.at(-1)?.event, JSON.stringify(result)).toBe("failed");
     expect(result.status).toBe(3);
   });
 
