@@ -18,7 +18,7 @@ import type { Death } from "../support/workers/dying-feed.ts";
 const MIB = 2 ** 20;
 const RAM = 256 * MIB;
 /** About how long a restore is stretched to. */
-const STRETCHED_S = 1.2;
+const STRETCHED_S = 0.8;
 const DYING_FEED = { url: new URL("../support/workers/dying-feed.js", import.meta.url), name: "feed" };
 
 describeEachQemu("a restore given up half-way ends QEMU cleanly", (binary) => {
