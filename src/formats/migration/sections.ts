@@ -66,7 +66,7 @@ export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string 
         }
         break;
       default:
-        throw protocolError(`The main channel has a section of type ${type} before the end of RAM`, at);
+        throw protocolError(`has a section of type ${type} before the end of RAM`, at);
     }
     if (reason !== null) return reason;
   }
@@ -78,7 +78,7 @@ function* walkCommand(input: ByteInput): Steps<string | null> {
   const at = input.offset;
   const command = input.u16(1);
   const length = input.u16(3);
-  if (command === 0) throw protocolError("The main channel has a command of type 0", at);
+  if (command === 0) throw protocolError("has a command of type 0", at);
   input.consume(5);
   yield* skipBytes(input, length);
   if (HARMLESS_COMMANDS.get(command) === length) return null;
@@ -99,7 +99,7 @@ function* walkStart(
   const name = input.text(6, nameEnd - 6);
   const instance = input.u32(nameEnd);
   const version = input.u32(nameEnd + 4);
-  if (!isSectionName(name)) throw protocolError("A START section has no readable name", at);
+  if (!isSectionName(name)) throw protocolError("a START section has no readable name", at);
   input.consume(nameEnd + 8);
   if (name !== "ram") return `the iterable device "${name}" starts at offset ${at}`;
   if (known !== null || instance !== 0 || version !== RAM_VERSION) {
@@ -120,7 +120,7 @@ function* walkRamSection(input: ByteInput, ram: RamSections | null): Steps<strin
   const at = input.offset;
   const id = input.u32(1);
   if (ram === null || id !== ram.id) {
-    throw protocolError(`A section continues the device with id ${id}, which never started`, at);
+    throw protocolError(`a section continues the device with id ${id}, which never started`, at);
   }
   input.consume(5);
   const reason = yield* ram.records.walk();
@@ -131,7 +131,7 @@ function* walkRamSection(input: ByteInput, ram: RamSections | null): Steps<strin
 function* walkFooter(input: ByteInput, id: number): Steps {
   while (!input.ready(FOOTER_BYTES)) yield;
   if (input.u8(0) !== SECTION.FOOTER || input.u32(1) !== id) {
-    throw protocolError(`A section is not closed by the footer of id ${id}`, input.offset);
+    throw protocolError(`a section is not closed by the footer of id ${id}`, input.offset);
   }
   input.consume(FOOTER_BYTES);
 }
