@@ -61,6 +61,7 @@ export function destinationNeeds(metadata: ImageMetadata): DestinationNeeds {
     multifdCompression: metadata.compression ?? "none",
     uuid: metadata.vmUuid === NO_UUID ? null : metadata.vmUuid,
     zeroedRam: metadata.needsZeroedRam,
+    capabilities: metadata.capabilities,
   };
 }
 
