@@ -99,6 +99,7 @@ class ChannelDrain {
   #identify(): void {
     const { connection } = this.#task;
     const { identity } = this.#walker;
+    if (this.#walker.main?.returnPath && !this.#control.returnPath) this.#control.setReturnPath();
     if (identity === null || this.#control.identity(connection) !== "unknown") return;
     this.#control.identify(connection, identity.kind === "main" ? "main" : identity.id);
   }
@@ -115,6 +116,9 @@ class ChannelDrain {
     const whole = padded(length);
     // What an earlier block left behind in the slot has no business in the file.
     slot.fill(0, length, whole);
+    // An image in place is marked as unfinished first; that waits for a QEMU, so that a mere look at the socket costs nothing.
+    await this.#control.until(() => this.#control.prepared || this.#control.giveUp);
+    if (!this.#control.prepared) return;
     await this.#write(image.fd, slot.subarray(0, whole), image.base + offset);
   }
 }

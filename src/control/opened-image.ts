@@ -5,7 +5,25 @@ import { sealedRegions } from "../formats/image/regions.ts";
 import { decodeSuperblock } from "../formats/image/superblock.ts";
 import { readAligned } from "../io/file-io.ts";
 import { openSource, type Source } from "../io/source.ts";
-import type { DirectIo, Log } from "./options.ts";
+import { namingImage } from "./image-errors.ts";
+import type { DirectIo, Log, RunOptions } from "./options.ts";
+import { SILENT } from "./silent-log.ts";
+
+/** Works with a sealed image, of which all but the channels' data is checked, and closes it afterwards. */
+export function withSealedImage<T>(
+  options: RunOptions,
+  work: (source: Source, image: OpenedImage) => Promise<T>,
+): Promise<T> {
+  const { image, offset = 0, directIo = "auto", log = SILENT } = options;
+  return namingImage(image, async () => {
+    const { source, superblock } = await openFile(image, offset, directIo, log);
+    try {
+      return await work(source, await readSealed(source, superblock));
+    } finally {
+      source.close();
+    }
+  });
+}
 
 /** Opens the file and reads its superblock. The caller closes the source. Throws NOT_AN_IMAGE and the like. */
 export async function openFile(

@@ -44,7 +44,7 @@ function checkNeeds(stored: ImageMetadata, found: ImageMetadata): void {
   const needs = Object.entries(destinationNeeds(found));
   const said = new Map(Object.entries(destinationNeeds(stored)));
   for (const [name, value] of needs) {
-    if (said.get(name) === value) continue;
+    if (String(said.get(name)) === String(value)) continue;
     throw damage(`the image's metadata say ${name} ${said.get(name)}, but its streams say ${value}`);
   }
 }

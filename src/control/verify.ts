@@ -9,11 +9,11 @@ import { CHECK, RunPool, threadCount } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
 import { labelOf, nameOf } from "./image-facts.ts";
 import { Meter } from "./meter.ts";
-import { openFile, readSealed } from "./opened-image.ts";
+import { withSealedImage } from "./opened-image.ts";
 import type { VerifyOptions } from "./options.ts";
 import type { VerifyReport } from "./reports.ts";
-import { SILENT } from "./silent-log.ts";
 import { checkStructure } from "./structure.ts";
+import { teller } from "./telling.ts";
 import { checkRunOptions } from "./validate.ts";
 
 const TICK_MS = 100;
@@ -26,33 +26,20 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
   checkRunOptions(options);
   throwIfAborted(options.signal);
   const meter = new Meter();
-  const log = options.log ?? SILENT;
-  const { source, superblock } = await openFile(
-    options.image,
-    options.offset ?? 0,
-    options.directIo ?? "auto",
-    log,
-  );
-  try {
-    const image = await readSealed(source, superblock);
+  return withSealedImage(options, async (source, image) => {
     const checked = await checkChannels(options, source, image, meter);
-    checkStructure(
-      image,
-      checked.map((one) => one.summary),
-    );
+    const summaries = checked.map((one) => one.summary);
+    checkStructure(image, summaries);
     const { channels } = image.index;
+    const whole = channels.every((channel) => channel.checksums !== null);
     return {
       path: options.image,
-      checked: channels.every((channel) => channel.checksums !== null)
-        ? "checksums and structure"
-        : "structure only",
+      checked: whole ? "checksums and structure" : "structure only",
       blocks: checked.reduce((sum, one) => sum + one.blocks, 0),
       bytes: channels.reduce((sum, channel) => sum + channel.length, 0),
       elapsedMs: meter.elapsedMs,
     };
-  } finally {
-    source.close();
-  }
+  });
 }
 
 async function checkChannels(
@@ -65,13 +52,14 @@ async function checkChannels(
   const control = new ControlBlock();
   const pool = new RunPool(CHECK, threadCount(options.workers, channels.length));
   const totalBytes = channels.reduce((sum, channel) => sum + channel.length, 0);
+  const tell = teller(options);
   const ticker = setInterval(() => {
     const moved = channels.map((record, number) => ({
       channel: nameOf(record),
       bytes: control.moved(number),
     }));
     const event = meter.sample(moved, totalBytes);
-    if (event !== null) options.onEvent?.(event);
+    if (event !== null) tell(event);
   }, TICK_MS);
   let unwatch = (): void => undefined;
   try {

@@ -6,9 +6,10 @@ import { protocolError } from "./wire.ts";
 
 /** QEMU_VM_* of QEMU 7.2.22 and 10.0.2, migration/savevm.h. */
 const SECTION = { START: 0x01, PART: 0x02, END: 0x03, FULL: 0x04, COMMAND: 0x08, FOOTER: 0x7e } as const;
+const OPEN_RETURN_PATH = 1;
 /** MIG_CMD_* of migration/savevm.c with the length of their data, as far as they leave RAM readable. */
 const HARMLESS_COMMANDS: ReadonlyMap<number, number> = new Map([
-  [1, 0], // OPEN_RETURN_PATH
+  [OPEN_RETURN_PATH, 0],
   [2, 4], // PING
   [3, 0], // POSTCOPY_ADVISE without RAM (dirty-bitmaps only)
   [11, 0], // SWITCHOVER_START, 10.0
@@ -44,7 +45,7 @@ export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string 
     let reason: string | null = null;
     switch (type) {
       case SECTION.COMMAND:
-        reason = yield* walkCommand(input);
+        reason = yield* walkCommand(input, facts);
         break;
       case SECTION.FULL:
         if (ram !== null && iterating) return yield* endWithoutEnd(input, facts, ram.id);
@@ -73,7 +74,7 @@ export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string 
 }
 
 /** u8 type, u16 command, u16 length, data. */
-function* walkCommand(input: ByteInput): Steps<string | null> {
+function* walkCommand(input: ByteInput, facts: MainFacts): Steps<string | null> {
   while (!input.ready(5)) yield;
   const at = input.offset;
   const command = input.u16(1);
@@ -81,6 +82,7 @@ function* walkCommand(input: ByteInput): Steps<string | null> {
   if (command === 0) throw protocolError("has a command of type 0", at);
   input.consume(5);
   yield* skipBytes(input, length);
+  if (command === OPEN_RETURN_PATH) facts.returnPath = true;
   if (HARMLESS_COMMANDS.get(command) === length) return null;
   return `the command ${COMMAND_NAMES.get(command) ?? command} with ${length} bytes stands at offset ${at}`;
 }
