@@ -68,7 +68,6 @@ export function destinationNeeds(metadata: ImageMetadata): DestinationNeeds {
     uuid: metadata.vmUuid === null ? null : namedUuid(metadata.vmUuid),
     capabilities: metadata.capabilities,
     zeroedRam: metadata.needsZeroedRam,
-    capabilities: metadata.capabilities,
   };
 }
 

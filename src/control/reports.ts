@@ -33,8 +33,6 @@ export interface DestinationNeeds {
   readonly capabilities: readonly string[];
   /** True: start the destination with fresh RAM, or truncate its memory file to 0 and back before. */
   readonly zeroedRam: boolean;
-  /** Validated capabilities that must be on; with x-ignore-shared the shared RAM is not in the image. */
-  readonly capabilities: readonly string[];
 }
 
 export interface ImageReport {
