@@ -71,7 +71,8 @@ class ChannelDrain {
     const { blockBytes, checksum } = this.#task;
     await this.#inlet.ended;
     const activeMs = this.#received === 0 ? 0 : performance.now() - this.#firstByteAt;
-    await this.#ring.finish();
+    // Without an identity nothing was written and nothing will be: finish() says why.
+    if (this.#walker.identity !== null) await this.#ring.finish();
     return {
       summary: this.#walker.finish(),
       blockBytes,
