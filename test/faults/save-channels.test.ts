@@ -167,6 +167,13 @@ describe("waiting", () => {
     });
   });
 
+  test("a gap in the ids, with nothing said of how many there are", async () => {
+    const { helper, peer } = await save("--connect-timeout", "5");
+    const [main, first, , third] = tinyMigration(3) as [Buffer, Buffer, Buffer, Buffer];
+    await peer.playWithoutEnd([main, first, third]);
+    expect(await helper.failure()).toMatchObject({ status: 6, code: "CONNECT_TIMEOUT" });
+  });
+
   test("a connection that never says what it is, beside a whole migration", async () => {
     const { helper, peer } = await save("--connect-timeout", "2.5");
     await peer.connect();
