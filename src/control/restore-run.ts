@@ -13,6 +13,7 @@ import type { Fed, FeedTask } from "../pool/messages.ts";
 import { readSlots } from "../pool/ring-plan.ts";
 import { FEED, RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
+import { checkImage } from "./check-image.ts";
 import { Delivery } from "./delivery.ts";
 import type { ChannelName, CompletedEvent } from "./events.ts";
 import { checkExpectations } from "./expectations.ts";
@@ -43,6 +44,9 @@ export async function runRestore(options: RestoreOptions, code: WorkerCode = FEE
   try {
     const image = await readSealed(source, superblock);
     checkExpectations(image.metadata, options, log);
+    if (options.verify === "first") {
+      options.onEvent?.({ event: "verified", ...(await checkImage(options, source, image)) });
+    }
     const completed = await new RestoreRun(options, source, image, log).execute(address, code);
     options.onEvent?.(completed);
     return completed;

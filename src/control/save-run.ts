@@ -98,6 +98,7 @@ class SaveRun {
       prepare: () => invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs),
       drain: (number, connection) => (pool as RunPool).run<Drained>(this.#task(number, connection)),
       drainBacklog: async () => listener?.drainBacklog(),
+      refused: () => listener?.refused ?? 0,
       onTick: () => this.#progress(reception),
       onIdentified: (channel) => {
         this.#log.debug({ channel }, "channel connected");
@@ -110,6 +111,8 @@ class SaveRun {
     try {
       listener = await Listener.open(address, {
         allowRemote: options.allowRemote ?? false,
+        allowUids: options.allowUids ?? [],
+        log: this.#log,
         onConnection: (connection) => reception.accept(connection),
         onError: (error) => reception.fail(error),
       });

@@ -3,6 +3,8 @@ import type { RunOptions, SaveOptions, TransferOptions } from "./options.ts";
 
 export const DEFAULT_CONNECT_TIMEOUT_MS = 60_000;
 const MOST_THREADS = 256;
+/** The kernel keeps 2^32 - 1 for "no user". */
+const HIGHEST_UID = 2 ** 32 - 2;
 
 /** Throws USAGE for options of a save that make no sense. */
 export function checkSaveOptions(options: SaveOptions): void {
@@ -10,6 +12,13 @@ export function checkSaveOptions(options: SaveOptions): void {
   checkInteger("channels", options.channels, 0, 255);
   checkInteger("expectBytes", options.expectBytes, 0);
   checkInteger("maxBytes", options.maxBytes, 1);
+  for (const uid of options.allowUids ?? []) checkInteger("allowUids", uid, 0, HIGHEST_UID);
+  if (options.allowUids?.length && options.listen.startsWith("tcp:")) {
+    throw new MultifdError(
+      "USAGE",
+      "--allow-uid needs a unix socket: a tcp connection does not tell whose it is",
+    );
+  }
 }
 
 /** Throws USAGE for options of a save or a restore that make no sense. */
