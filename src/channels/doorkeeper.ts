@@ -1,6 +1,12 @@
+import type net from "node:net";
 import { peerCredentials } from "../io/libc.ts";
+import { descriptorOf } from "./handover.ts";
 
 const ROOT = 0;
+/** QEMU connects all its channels within milliseconds of each other; on a busy machine some may take longer. */
+const QUIET_MS = 1000;
+/** A QEMU has no more channels, so that whoever comes then is none. */
+const MOST_HELD = 256;
 
 /** What of a logger the listening side uses. */
 export interface Warnings {
@@ -27,6 +33,8 @@ export class Doorkeeper {
   readonly #admitted: ReadonlySet<number>;
   readonly #log: Warnings;
   readonly #told = new Set<number>();
+  readonly #held = new Set<net.Socket>();
+  #farewell: NodeJS.Timeout | undefined;
   #refused = 0;
 
   constructor(allowUids: readonly number[], log: Warnings) {
@@ -39,9 +47,9 @@ export class Doorkeeper {
     return this.#refused;
   }
 
-  /** Whether the peer of a connected socket may stay. */
-  admits(fd: number): boolean {
-    const peer = peerCredentials(fd);
+  /** Whether the peer of a connected, paused socket may stay. The socket of one who may not is closed soon. */
+  admits(socket: net.Socket): boolean {
+    const peer = peerCredentials(descriptorOf(socket));
     if (peer === null || this.#admitted.has(peer.uid)) return true;
     this.#refused++;
     // Once for each user: somebody who connects in a loop must not fill the log.
@@ -52,6 +60,29 @@ export class Doorkeeper {
         `refused a connection of uid ${peer.uid}: if that is QEMU's, add --allow-uid ${peer.uid}`,
       );
     }
+    this.#turnAway(socket);
     return false;
+  }
+
+  /** Closes what is still held. */
+  close(): void {
+    clearTimeout(this.#farewell);
+    for (const socket of this.#held) socket.destroy();
+    this.#held.clear();
+  }
+
+  /**
+   * Closes a stranger's connection, unread, a second after the last one came. The stranger may be a QEMU whose user
+   * was forgotten, and a QEMU 7.2 that loses a connection while it makes the next ones aborts, and its VM is gone
+   * (util/yank.c, "Assertion `entry' failed").
+   */
+  #turnAway(socket: net.Socket): void {
+    if (this.#held.size === MOST_HELD) {
+      socket.destroy();
+      return;
+    }
+    this.#held.add(socket.on("error", () => undefined));
+    clearTimeout(this.#farewell);
+    this.#farewell = setTimeout(() => this.close(), QUIET_MS);
   }
 }

@@ -2,10 +2,10 @@ import fs from "node:fs";
 import net from "node:net";
 import { MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
-import { hasPendingConnection } from "../io/libc.ts";
+import { closeOnExec, hasPendingConnection } from "../io/libc.ts";
 import { type Address, formatAddress, isLoopback } from "./address.ts";
 import { Doorkeeper, type Warnings } from "./doorkeeper.ts";
-import { Connection, descriptorOf } from "./handover.ts";
+import { Connection } from "./handover.ts";
 import { placeSocket, removeLeftLink, type SocketPlace } from "./socket-place.ts";
 
 /** 1 main + 255 channels may connect before the first accept; 7.2 breaks for good when one is refused. */
@@ -48,8 +48,7 @@ export class Listener {
     const server = net.createServer({ pauseOnConnect: true, allowHalfOpen: true });
     server.on("connection", (socket) => {
       try {
-        if (doorkeeper.admits(descriptorOf(socket))) options.onConnection(Connection.detach(socket));
-        else socket.destroy();
+        if (doorkeeper.admits(socket)) options.onConnection(Connection.detach(socket));
       } catch (error) {
         options.onError(listenError(address, error));
       }
@@ -88,6 +87,7 @@ export class Listener {
 
   /** Stops listening and removes a unix socket's file. */
   async close(): Promise<void> {
+    this.#doorkeeper.close();
     await close(this.#server);
     this.#place?.remove();
   }
@@ -137,10 +137,14 @@ function tryListen(server: net.Server, address: Address): Promise<void> {
       server.off("error", reject);
       resolve();
     });
-    if (address.kind === "fd") server.listen({ fd: address.fd });
-    else if (address.kind === "tcp")
+    if (address.kind === "fd") {
+      closeOnExec(address.fd);
+      server.listen({ fd: address.fd });
+    } else if (address.kind === "tcp") {
       server.listen({ host: address.host, port: address.port, backlog: BACKLOG });
-    else listenPrivately(server, address.path);
+    } else {
+      listenPrivately(server, address.path);
+    }
   });
 }
 

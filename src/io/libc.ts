@@ -20,6 +20,8 @@ const socketOption = libc.func(
 /** pidfd_open has no wrapper in glibc before 2.36. */
 const pidSyscall = libc.func("long syscall(long number, int pid, unsigned int flags)");
 
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 const F_GETFL = 3;
 const F_DUPFD_CLOEXEC = 1030;
 const SHUT_RDWR = 2;
@@ -61,6 +63,11 @@ function check(result: number, syscall: string): number {
 /** A new descriptor of the same open file, closed on exec. The caller owns it. */
 export function duplicate(fd: number): number {
   return check(fcntlInt(fd, F_DUPFD_CLOEXEC, 3), "fcntl");
+}
+
+/** Keeps an inherited descriptor from being inherited once more. Node does so for the lowest numbers only. */
+export function closeOnExec(fd: number): void {
+  check(fcntlInt(fd, F_SETFD, FD_CLOEXEC), "fcntl");
 }
 
 /** Open flags of a descriptor (O_APPEND, O_DIRECT, access mode). Throws EBADF when it is not open. */

@@ -25,7 +25,8 @@ async function attempt(address: string, uid: number): Promise<"stays" | "closed"
   }
   const closed = new Promise<"closed">((resolve) => socket.once("close", () => resolve("closed")));
   socket.once("end", () => socket.end());
-  const fate = await Promise.race([closed, sleep(500, "stays" as const)]);
+  // A stranger is let down gently, a second after the last one.
+  const fate = await Promise.race([closed, sleep(3000, "stays" as const)]);
   socket.destroy();
   return fate;
 }
