@@ -20,7 +20,10 @@ export const ERROR_CODES = {
     exitStatus: 3,
     meaning: "nothing in the stream proves that it is complete; use --hold",
   },
-  ABORTED: { exitStatus: 3, meaning: "the manager answered abort, or closed stdin, under --hold" },
+  ABORTED: {
+    exitStatus: 3,
+    meaning: "the manager said abort, closed stdin under --hold, or ended itself",
+  },
   CONNECT_FAILED: { exitStatus: 3, meaning: "no connection to the destination QEMU could be made" },
   DESTINATION_CLOSED: {
     exitStatus: 3,

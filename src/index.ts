@@ -10,6 +10,7 @@ export type {
   ListeningEvent,
   ProgressEvent,
   RunEvent,
+  VerifiedEvent,
 } from "./control/events.ts";
 export { inspect } from "./control/inspect.ts";
 export type {

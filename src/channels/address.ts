@@ -31,7 +31,7 @@ export function formatAddress(address: Address): string {
 
 /** Whether a tcp host can only be reached from this machine. */
 export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+  return host === "localhost" || host === "::1" || /^(::ffff:)?127\.\d+\.\d+\.\d+$/i.test(host);
 }
 
 function unixAddress(path: string): Address {

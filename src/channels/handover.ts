@@ -22,15 +22,7 @@ export class Connection {
 
   /** Takes a connected, paused socket away from the event loop: the socket object is dead afterwards. */
   static detach(socket: net.Socket): Connection {
-    // Node documents no other way to the number; `_handle.fd` has been stable since Node 0.x.
-    const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
-    if (fd === undefined || fd < 0) {
-      socket.destroy();
-      throw new MultifdError(
-        "INTERNAL",
-        "a connection has no descriptor: it was closed before it could be handed over",
-      );
-    }
+    const fd = descriptorOf(socket);
     const workerFd = duplicate(fd);
     const killFd = duplicate(fd);
     // Closes this number only: the connection lives on in its duplicates.
@@ -58,4 +50,16 @@ export class Connection {
     fs.closeSync(this.#killFd);
     if (!taken) fs.closeSync(this.workerFd);
   }
+}
+
+/** The number of a socket that the event loop owns. Throws INTERNAL, and ends the socket, where there is none. */
+export function descriptorOf(socket: net.Socket): number {
+  // Node documents no other way to the number; `_handle.fd` has been stable since Node 0.x.
+  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  if (fd !== undefined && fd >= 0) return fd;
+  socket.destroy();
+  throw new MultifdError(
+    "INTERNAL",
+    "a connection has no descriptor: it was closed before it could be handed over",
+  );
 }

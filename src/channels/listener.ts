@@ -3,9 +3,11 @@ import net from "node:net";
 import path from "node:path";
 import { MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
-import { hasPendingConnection } from "../io/libc.ts";
+import { closeOnExec, hasPendingConnection } from "../io/libc.ts";
 import { type Address, formatAddress, isLoopback } from "./address.ts";
+import { Doorkeeper, type Warnings } from "./doorkeeper.ts";
 import { Connection } from "./handover.ts";
+import { placeSocket, removeLeftLink, type SocketPlace } from "./socket-place.ts";
 
 /** 1 main + 255 channels may connect before the first accept; 7.2 breaks for good when one is refused. */
 const BACKLOG = 512;
@@ -13,40 +15,66 @@ const OWNER_ONLY = 0o600;
 
 export interface ListenOptions {
   readonly allowRemote: boolean;
+  /** Users, besides root and ourselves, whose processes may connect to a unix socket. */
+  readonly allowUids: readonly number[];
+  readonly log: Warnings;
   readonly onConnection: (connection: Connection) => void;
   readonly onError: (error: MultifdError) => void;
 }
 
 /** The migration socket. Connections succeed from the moment `open` resolves. */
 export class Listener {
-  /** As given; a tcp port 0 is replaced by the one taken. */
+  /** Where to connect: as given, except for a tcp port 0 and for a socket that got a directory of its own. */
   readonly address: string;
   readonly #server: net.Server;
+  readonly #place: SocketPlace | null;
+  readonly #doorkeeper: Doorkeeper;
 
-  private constructor(server: net.Server, address: string) {
+  private constructor(
+    server: net.Server,
+    address: string,
+    place: SocketPlace | null,
+    doorkeeper: Doorkeeper,
+  ) {
     this.#server = server;
     this.address = address;
+    this.#place = place;
+    this.#doorkeeper = doorkeeper;
   }
 
   /** Throws LISTEN_FAILED, or USAGE for a tcp address that needs allowRemote. */
   static async open(address: Address, options: ListenOptions): Promise<Listener> {
-    if (address.kind === "tcp" && !isLoopback(address.host) && !options.allowRemote) {
-      throw new MultifdError(
-        "USAGE",
-        `${formatAddress(address)} is not a loopback address, and migration data is neither authenticated nor encrypted: use unix:PATH, or --allow-remote if the network is trusted`,
-      );
-    }
+    if (address.kind === "tcp") checkReach(address.host, address, options);
+    const doorkeeper = new Doorkeeper(options.allowUids, options.log);
     const server = net.createServer({ pauseOnConnect: true, allowHalfOpen: true });
     server.on("connection", (socket) => {
       try {
-        options.onConnection(Connection.detach(socket));
+        if (doorkeeper.admits(socket)) options.onConnection(Connection.detach(socket));
       } catch (error) {
         options.onError(listenError(address, error));
       }
     });
-    await listen(server, address);
+    let place: SocketPlace | null = null;
+    try {
+      if (address.kind === "unix") {
+        place = placeSocket(address.path, options.allowUids, options.log);
+        await listenAtPlace(server, address.path, place);
+      } else {
+        await tryListen(server, address);
+        checkBound(server, address, options);
+      }
+    } catch (error) {
+      await close(server);
+      place?.remove();
+      throw listenError(address, error);
+    }
     server.on("error", (error) => options.onError(listenError(address, error)));
-    return new Listener(server, boundAddress(server, address));
+    return new Listener(server, boundAddress(server, address, place), place, doorkeeper);
+  }
+
+  /** How many connections were turned away because of who made them. */
+  get refused(): number {
+    return this.#doorkeeper.refused;
   }
 
   /** Accepts everything that is in the backlog by now. */
@@ -60,22 +88,47 @@ export class Listener {
 
   /** Stops listening and removes a unix socket's file. */
   async close(): Promise<void> {
-    if (!this.#server.listening) return;
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#doorkeeper.close();
+    await close(this.#server);
+    this.#place?.remove();
   }
 }
 
-async function listen(server: net.Server, address: Address): Promise<void> {
-  try {
-    await tryListen(server, address);
-  } catch (error) {
-    if (address.kind !== "unix" || !hasCode(error, "EADDRINUSE") || !(await removeStale(address.path))) {
-      throw listenError(address, error);
-    }
-    await tryListen(server, address).catch((again: unknown) => {
-      throw listenError(address, again);
-    });
+async function close(server: net.Server): Promise<void> {
+  if (!server.listening) return;
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+}
+
+/** Refuses what could be reached from elsewhere, or warns when that is wanted. */
+function checkReach(host: string, address: Address, { allowRemote, log }: ListenOptions): void {
+  if (isLoopback(host)) return;
+  if (!allowRemote) {
+    throw new MultifdError(
+      "USAGE",
+      `${formatAddress(address)} is not a loopback address, and migration data is neither authenticated nor encrypted: use unix:PATH, or --allow-remote if the network is trusted`,
+    );
   }
+  log.warn(
+    { address: formatAddress(address) },
+    "listening beyond this machine: anybody who reaches the port can send a VM, and whoever is in between reads it, as QEMU's stream is neither authenticated nor encrypted",
+  );
+}
+
+/** An inherited tcp socket is bound wherever the manager bound it, and a name may mean anything. */
+function checkBound(server: net.Server, address: Address, options: ListenOptions): void {
+  const bound = server.address();
+  if (bound === null || typeof bound === "string") return;
+  const asked = address.kind === "tcp" && !isLoopback(address.host);
+  if (!asked) checkReach(bound.address, address, options);
+}
+
+/** PATH must be free, or hold what a dead helper left; then the socket is bound, and PATH made to lead to it. */
+async function listenAtPlace(server: net.Server, file: string, place: SocketPlace): Promise<void> {
+  if (isTaken(file) && !(await removeStale(file))) {
+    throw Object.assign(new Error("it is taken"), { code: "EADDRINUSE" });
+  }
+  await tryListen(server, { kind: "unix", path: place.socket });
+  place.open();
 }
 
 function tryListen(server: net.Server, address: Address): Promise<void> {
@@ -85,14 +138,21 @@ function tryListen(server: net.Server, address: Address): Promise<void> {
       server.off("error", reject);
       resolve();
     });
-    if (address.kind === "fd") server.listen({ fd: address.fd });
-    else if (address.kind === "tcp")
+    if (address.kind === "fd") {
+      closeOnExec(address.fd);
+      server.listen({ fd: address.fd });
+    } else if (address.kind === "tcp") {
       server.listen({ host: address.host, port: address.port, backlog: BACKLOG });
-    else listenPrivately(server, address.path);
+    } else {
+      listenPrivately(server, address.path);
+    }
   });
 }
 
-/** The socket is bound within this call, so that no moment exists in which others could connect. */
+/**
+ * The socket is bound within this call, so that no moment exists in which others could connect. bind(2) follows no link
+ * in the last step and takes no name that exists.
+ */
 function listenPrivately(server: net.Server, path: string): void {
   const before = process.umask(0o777 & ~OWNER_ONLY);
   try {
@@ -104,24 +164,31 @@ function listenPrivately(server: net.Server, path: string): void {
 
 /** Removes a socket file that nobody listens on any more; false when somebody does, or when it is no socket. */
 async function removeStale(path: string): Promise<boolean> {
-  if (!isSocket(path)) return false;
   const refused = await new Promise<boolean>((resolve) => {
     const probe = net.connect({ path });
     probe.once("connect", () => {
       probe.destroy();
       resolve(false);
     });
-    probe.once("error", (error) => resolve(hasCode(error, "ECONNREFUSED")));
+    // ENOENT: a link that leads nowhere.
+    probe.once("error", (error) => resolve(hasCode(error, "ECONNREFUSED", "ENOENT")));
   });
-  if (refused) fs.rmSync(path, { force: true });
-  return refused;
+  if (!refused) return false;
+  if (!fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return removeLeftLink(path);
+  fs.rmSync(path, { force: true });
+  return true;
+}
+
+function isTaken(path: string): boolean {
+  return fs.lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 function isSocket(path: string): boolean {
-  return fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? false;
+  return fs.statSync(path, { throwIfNoEntry: false })?.isSocket() ?? false;
 }
 
-function boundAddress(server: net.Server, address: Address): string {
+function boundAddress(server: net.Server, address: Address, place: SocketPlace | null): string {
+  if (place !== null) return formatAddress({ kind: "unix", path: place.socket });
   const bound = server.address();
   if (address.kind !== "tcp" || bound === null || typeof bound === "string") return formatAddress(address);
   return formatAddress({ ...address, port: bound.port });

@@ -13,14 +13,14 @@ interface HelloEvent {
 }
 
 /** How `verify` completes: what was checked instead of how fast each channel moved. */
-export interface VerifiedEvent
+export interface VerifyCompletedEvent
   extends Pick<CompletedEvent, "event" | "bytes" | "elapsedMs">,
     Pick<VerifyReport, "checked" | "blocks"> {
   readonly image: Pick<ImageFacts, "path">;
 }
 
 /** Every event of the contract, without `time`. */
-export type CliEvent = HelloEvent | RunEvent | VerifiedEvent | FailedEvent;
+export type CliEvent = HelloEvent | RunEvent | VerifyCompletedEvent | FailedEvent;
 
 /**
  * Writes events as newline-delimited JSON, `time` added. It never throws and never makes the run wait: once

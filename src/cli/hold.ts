@@ -17,15 +17,23 @@ export class Hold {
   readonly #input: Readable;
   readonly #cancel: (reason: MultifdError) => void;
   readonly #log: Log;
+  readonly #onCommit: () => void;
   #unfinished = "";
   #answer: Decision | undefined;
   #handedOver = false;
   #ask: ((decision: Decision) => void) | undefined;
 
-  constructor(input: Readable, cancel: (reason: MultifdError) => void, log: Log) {
+  /** @param onCommit called when `commit` is read: from then on the manager need not live to see the end */
+  constructor(
+    input: Readable,
+    cancel: (reason: MultifdError) => void,
+    log: Log,
+    onCommit: () => void = () => undefined,
+  ) {
     this.#input = input;
     this.#cancel = cancel;
     this.#log = log;
+    this.#onCommit = onCommit;
     input.setEncoding("utf8");
     input.on("data", (text: string) => this.#read(text));
     input.on("end", () => this.#ended());
@@ -76,6 +84,7 @@ export class Hold {
   #decide(decision: Decision, reason: string): void {
     if (this.#answer === "abort") return;
     this.#answer = decision;
+    if (decision === "commit") this.#onCommit();
     if (this.#ask !== undefined) this.#ask(decision);
     else if (decision === "abort") {
       this.#cancel(new MultifdError("ABORTED", `${reason}; the image is discarded`));

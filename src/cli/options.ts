@@ -24,6 +24,7 @@ export interface ImageFlags {
 export interface RunFlags extends ImageFlags, LogFlags {
   readonly directIo?: DirectIo;
   readonly workers?: number;
+  readonly dieWithParent?: true;
 }
 
 export interface TransferFlags extends RunFlags {
@@ -86,6 +87,7 @@ export function addRunOptions(command: Command): Command {
         parseInteger(1, MAX_WORKERS),
       ),
     )
+    .option("--die-with-parent", "cancel, and clean up, when the process that started this one ends")
     .addOption(
       valued("--log-level <level>", `${LOG_LEVELS.join(", ")} (default: warn)`, parseChoice(LOG_LEVELS)),
     )

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { CompletedEvent, DrainedEvent, RunEvent } from "../control/events.ts";
 import { type Failure, MultifdError } from "../errors.ts";
-import { EventWriter, type VerifiedEvent } from "./events.ts";
+import { EventWriter, type VerifyCompletedEvent } from "./events.ts";
 import { formatBytes } from "./format.ts";
 import { ProgressBar } from "./progress-bar.ts";
 
@@ -10,7 +10,7 @@ export interface Output {
   /** A run begins. */
   start(): void;
   event(event: Exclude<RunEvent, CompletedEvent>): void;
-  completed(event: CompletedEvent | VerifiedEvent, sentence: string): void;
+  completed(event: CompletedEvent | VerifyCompletedEvent, sentence: string): void;
   failed(failure: Failure): void;
   /** A person reads what was done so far, and what is being done now where a terminal can show that. */
   tell(done: string, doing: string): void;
@@ -60,7 +60,7 @@ class JsonOutput implements Output {
     if (!this.#answering) this.#events.write(event);
   }
 
-  completed(event: CompletedEvent | VerifiedEvent): void {
+  completed(event: CompletedEvent | VerifyCompletedEvent): void {
     this.#events.write(event);
   }
 
@@ -91,7 +91,7 @@ class PersonOutput implements Output {
     if (event.event === "drained") this.#askForDecision(event);
   }
 
-  completed(_event: CompletedEvent | VerifiedEvent, sentence: string): void {
+  completed(_event: CompletedEvent | VerifyCompletedEvent, sentence: string): void {
     this.tell(sentence, "");
   }
 

@@ -12,12 +12,18 @@ export interface Session {
   readonly log: Log;
   /** Ends the run with this failure; the library rejects with it after cleaning up. */
   readonly cancel: (reason: MultifdError) => void;
+  /** From now on the run outlives the manager, whatever --die-with-parent said. */
+  readonly outliveParent: () => void;
+}
+
+export interface SessionFlags extends LogFlags {
+  readonly dieWithParent?: true;
 }
 
 /** Runs `work` with log, events and cancellation in place. Rejects with what it rejects with. */
 export async function runSession<T>(
   output: Output,
-  flags: LogFlags,
+  flags: SessionFlags,
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
   const controller = new AbortController();
@@ -27,12 +33,22 @@ export async function runSession<T>(
   const { openLog } = await import("./logging.ts");
   const log = openLog(flags, () => output.yieldTerminal());
   cancelOnDefect(cancel, log);
+  const outliveParent = flags.dieWithParent ? await cancelWithParent(cancel, log) : (): void => undefined;
+  const onEvent = (event: RunEvent): void => forward(event, output);
   try {
-    return await work({ signal: controller.signal, onEvent: (event) => forward(event, output), log, cancel });
+    return await work({ signal: controller.signal, onEvent, log, cancel, outliveParent });
   } catch (error) {
     logFailure(error, log);
     throw error;
+  } finally {
+    outliveParent();
   }
+}
+
+async function cancelWithParent(cancel: (reason: MultifdError) => void, log: Log): Promise<() => void> {
+  const { watchParent } = await import("./parent-watch.ts");
+  const reason = "the process that started this one has ended";
+  return watchParent(() => cancel(new MultifdError("ABORTED", `${reason}; the run is given up`)), log);
 }
 
 /** `completed` is told from the result, once the library has returned and nothing can go wrong any more. */

@@ -23,7 +23,7 @@ export interface ChannelFigures extends ChannelProgress {
 /** Save: connections would succeed from now on. */
 export interface ListeningEvent {
   readonly event: "listening";
-  /** As it was given, except that tcp port 0 is replaced by the port taken. */
+  /** What to give QEMU: as it was given, except that a tcp port 0 is the port taken, and a unix socket may have got a private directory. */
   readonly address: string;
 }
 
@@ -53,6 +53,19 @@ export interface DrainedEvent {
   readonly evidence: Omit<SealEvidence, "decidedBy">;
   readonly channels: readonly ChannelFigures[];
 }
+
+/** Restore with verify "first": the whole image was read and fits; what comes next is the first connection. */
+export interface VerifiedEvent {
+  readonly event: "verified";
+  /** Bytes of all channels. */
+  readonly bytes: number;
+  readonly blocks: number;
+  readonly elapsedMs: number;
+  readonly checked: CheckedHow;
+}
+
+/** Images saved without checksums have only their structure to check. */
+export type CheckedHow = "checksums and structure" | "structure only";
 
 /** The image as a finished run names it. */
 export interface ImageFacts {
@@ -88,4 +101,10 @@ export interface FailedEvent {
   readonly details: ErrorDetails;
 }
 
-export type RunEvent = ListeningEvent | ChannelEvent | ProgressEvent | DrainedEvent | CompletedEvent;
+export type RunEvent =
+  | ListeningEvent
+  | VerifiedEvent
+  | ChannelEvent
+  | ProgressEvent
+  | DrainedEvent
+  | CompletedEvent;

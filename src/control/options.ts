@@ -44,6 +44,8 @@ export interface SaveOptions extends TransferOptions {
   readonly listen: string;
   /** Allows a tcp address that is not loopback. */
   readonly allowRemote?: boolean | undefined;
+  /** Users besides root and ourselves whose processes may connect to a unix socket; the socket is opened to them. */
+  readonly allowUids?: readonly number[] | undefined;
   /** How many multifd channels are expected, 0..255; any complete set when left out. */
   readonly channels?: number | undefined;
   /** Default crc32. */
@@ -75,6 +77,11 @@ export interface RestoreOptions extends TransferOptions {
   readonly connect: string;
   /** Refused before connecting when the image differs. */
   readonly expect?: Expectations | undefined;
+  /**
+   * "blocks" (the default) checks each block before it is sent; "first" checks the whole image before the first
+   * connection, and each block again.
+   */
+  readonly verify?: "first" | "blocks" | undefined;
 }
 
 export type VerifyOptions = RunOptions;

@@ -13,6 +13,8 @@ export interface WatchPlan {
   readonly channels: number | undefined;
   readonly connectTimeoutMs: number;
   readonly stallTimeoutMs: number;
+  /** How many connections were turned away because of who made them. */
+  readonly refused: () => number;
 }
 
 /** Notices what takes too long. */
@@ -54,8 +56,13 @@ export class ReceptionWatch {
     if (!whole && now - this.#start > limit) {
       const multifd = identified.length - (hasMain ? 1 : 0);
       const wanted = expected === undefined ? "" : ` of ${expected}`;
-      const text = `after ${limit / 1000} s the main channel ${hasMain ? "is" : "is not"} connected and ${multifd}${wanted} multifd channels are: start the migration earlier, or allow more with --connect-timeout`;
-      return new MultifdError("CONNECT_TIMEOUT", text, { main: hasMain, channels: multifd });
+      const refused = this.#plan.refused();
+      const advice =
+        refused === 0
+          ? "start the migration earlier, or allow more with --connect-timeout"
+          : `${refused} connections of other users were refused; if QEMU runs as another user, name it with --allow-uid`;
+      const text = `after ${limit / 1000} s the main channel ${hasMain ? "is" : "is not"} connected and ${multifd}${wanted} multifd channels are: ${advice}`;
+      return new MultifdError("CONNECT_TIMEOUT", text, { main: hasMain, channels: multifd, refused });
     }
     const silent = arrivals.find(
       (arrival) => arrival.identity === "unknown" && now - arrival.acceptedAt > limit,

@@ -25,6 +25,8 @@ export interface ReceptionPlan {
   readonly drain: (number: number, connection: Connection) => Promise<Drained>;
   /** Accepts what waits in the listening socket's backlog. */
   readonly drainBacklog: () => Promise<void>;
+  /** How many connections were turned away because of who made them. */
+  readonly refused: () => number;
   /** Called about ten times a second and once at the end. */
   readonly onTick: () => void;
   readonly onIdentified: (identity: "main" | number) => void;

@@ -1,5 +1,5 @@
 import type { ImageMetadata } from "../formats/image/model.ts";
-import type { ChannelName } from "./events.ts";
+import type { ChannelName, CheckedHow } from "./events.ts";
 
 /** A byte range of the file that restore reads. `offset` counts from the start of the file. */
 export interface UsedRange {
@@ -58,8 +58,7 @@ export interface ImageReport {
 
 export interface VerifyReport {
   readonly path: string;
-  /** "checksums and structure", or "structure only" for images without checksums. */
-  readonly checked: "checksums and structure" | "structure only";
+  readonly checked: CheckedHow;
   readonly blocks: number;
   readonly bytes: number;
   readonly elapsedMs: number;

@@ -13,6 +13,7 @@ import type { Fed, FeedTask } from "../pool/messages.ts";
 import { readSlots } from "../pool/ring-plan.ts";
 import { FEED, RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
+import { checkImage } from "./check-image.ts";
 import { Delivery } from "./delivery.ts";
 import type { ChannelName, CompletedEvent, RunEvent } from "./events.ts";
 import { checkExpectations } from "./expectations.ts";
@@ -36,8 +37,11 @@ export async function runRestore(options: RestoreOptions, code: WorkerCode = FEE
   const address = parseAddress(options.connect);
   throwIfAborted(options.signal);
   const log = options.log ?? SILENT;
-  const completed = await withSealedImage(options, (source, image) => {
+  const completed = await withSealedImage(options, async (source, image) => {
     checkExpectations(image.metadata, options, log);
+    if (options.verify === "first") {
+      teller(options)({ event: "verified", ...(await checkImage(options, source, image)) });
+    }
     return new RestoreRun(options, source, image, log).execute(address, code);
   });
   teller(options)(completed);

@@ -105,6 +105,7 @@ class SaveRun {
       prepare: () => invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs),
       drain: (number, connection) => (pool as RunPool).run<Drained>(this.#task(number, connection)),
       drainBacklog: async () => listener?.drainBacklog(),
+      refused: () => listener?.refused ?? 0,
       onTick: () => {
         this.#progress(reception);
         this.#warnOfReturnPath();
@@ -120,6 +121,8 @@ class SaveRun {
     try {
       listener = await Listener.open(address, {
         allowRemote: options.allowRemote ?? false,
+        allowUids: options.allowUids ?? [],
+        log: this.#log,
         onConnection: (connection) => reception.accept(connection),
         onError: (error) => reception.fail(error),
       });

@@ -5,6 +5,8 @@ import type { InspectOptions, RestoreOptions, RunOptions, SaveOptions, TransferO
 
 export const DEFAULT_CONNECT_TIMEOUT_MS = 60_000;
 const MOST_THREADS = 256;
+/** The kernel keeps 2^32 - 1 for "no user". */
+const HIGHEST_UID = 2 ** 32 - 2;
 /** So that an offset plus any image stays a number that JavaScript counts exactly. */
 const LARGEST_OFFSET = 2 ** 52;
 
@@ -29,11 +31,16 @@ export function checkSaveOptions(options: SaveOptions): void {
   ) {
     throw usage(`${options.image} cannot be the image and the socket at once`);
   }
+  for (const uid of options.allowUids ?? []) checkInteger("allowUids", uid, 0, HIGHEST_UID);
+  if (options.allowUids?.length && options.listen.startsWith("tcp:")) {
+    throw usage("--allow-uid needs a unix socket: a tcp connection does not tell whose it is");
+  }
 }
 
 export function checkRestoreOptions(options: RestoreOptions): void {
   checkTransferOptions(options);
   checkText("connect", options.connect);
+  checkChoice("verify", options.verify, ["first", "blocks"]);
 }
 
 /** What save, restore and verify have in common. */

@@ -14,7 +14,14 @@ const pollOne = libc.func("int poll(_Inout_ void *fds, unsigned long count, int 
 const madviseCall = libc.func("int madvise(void *address, size_t length, int advice)");
 const fallocateCall = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
 const flockCall = libc.func("int flock(int fd, int operation)");
+const socketOption = libc.func(
+  "int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)",
+);
+/** pidfd_open has no wrapper in glibc before 2.36. */
+const pidSyscall = libc.func("long syscall(long number, int pid, unsigned int flags)");
 
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 const F_GETFL = 3;
 const F_DUPFD_CLOEXEC = 1030;
 const SHUT_RDWR = 2;
@@ -25,6 +32,11 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const SO_DOMAIN = 39;
+const AF_UNIX = 1;
+const SYS_PIDFD_OPEN = 434;
 
 /** An errno as an error of the shape that Node's own fs errors have. */
 export interface SystemError extends Error {
@@ -53,6 +65,11 @@ export function duplicate(fd: number): number {
   return check(fcntlInt(fd, F_DUPFD_CLOEXEC, 3), "fcntl");
 }
 
+/** Keeps an inherited descriptor from being inherited once more. Node does so for the lowest numbers only. */
+export function closeOnExec(fd: number): void {
+  check(fcntlInt(fd, F_SETFD, FD_CLOEXEC), "fcntl");
+}
+
 /** Open flags of a descriptor (O_APPEND, O_DIRECT, access mode). Throws EBADF when it is not open. */
 export function openFlags(fd: number): number {
   return check(fcntlInt(fd, F_GETFL, 0), "fcntl");
@@ -73,6 +90,43 @@ export function unsentBytes(fd: number): number {
 
 /** Whether a listening socket has a connection that was not accepted yet. */
 export function hasPendingConnection(fd: number): boolean {
+  return isReadable(fd);
+}
+
+/** Who stood at the other end when it connected. */
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** The kernel's word on a unix socket's peer; null for other sockets, whose peers have none. */
+export function peerCredentials(fd: number): PeerCredentials | null {
+  if (readSocketOption(fd, SO_DOMAIN, 4).readInt32LE(0) !== AF_UNIX) return null;
+  const ucred = readSocketOption(fd, SO_PEERCRED, 12);
+  return { pid: ucred.readInt32LE(0), uid: ucred.readUInt32LE(4), gid: ucred.readUInt32LE(8) };
+}
+
+function readSocketOption(fd: number, name: number, bytes: number): Buffer {
+  const value = Buffer.alloc(bytes);
+  check(socketOption(fd, SOL_SOCKET, name, value, [bytes]), "getsockopt");
+  return value;
+}
+
+/**
+ * A descriptor of a process, closed on exec: it cannot come to mean another process that gets the same number. The
+ * caller owns it. Throws ESRCH when there is no such process, ENOSYS before Linux 5.3.
+ */
+export function openProcess(pid: number): number {
+  return check(pidSyscall(SYS_PIDFD_OPEN, pid, 0), "pidfd_open");
+}
+
+/** Whether the process of `openProcess` has ended, all its threads included. */
+export function hasEnded(pidfd: number): boolean {
+  return isReadable(pidfd);
+}
+
+function isReadable(fd: number): boolean {
   const request = Buffer.alloc(8);
   request.writeInt32LE(fd, 0);
   request.writeInt16LE(POLLIN, 4);

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import net from "node:net";
 import { buildMigration, type FakeMigration, type FakeMigrationOptions } from "./fake-migration.ts";
+import { asUser } from "./other-user.ts";
 
 const CONNECT_MS = 10_000;
 const PAGE = 4096;
@@ -8,16 +9,22 @@ const PAGE = 4096;
 /** A QEMU that connects to a helper's socket and says whatever a test wants. */
 export class FakePeer {
   readonly #address: string;
+  readonly #uid: number | undefined;
   readonly #sockets: net.Socket[] = [];
 
-  /** @param address as in the event `listening`: unix:PATH or tcp:HOST:PORT */
-  constructor(address: string) {
+  /**
+   * @param address as in the event `listening`: unix:PATH or tcp:HOST:PORT
+   * @param uid who it connects as, where that is somebody else than this process
+   */
+  constructor(address: string, uid?: number) {
     this.#address = address;
+    this.#uid = uid;
   }
 
   /** One connection, on which nothing was said yet. Its errors are expected: helpers that give up close it. */
   async connect(): Promise<net.Socket> {
-    const socket = net.connect({ ...endpoint(this.#address), allowHalfOpen: true });
+    const call = (): net.Socket => net.connect({ ...endpoint(this.#address), allowHalfOpen: true });
+    const socket = this.#uid === undefined ? call() : asUser(this.#uid, call);
     socket.on("error", () => undefined).resume();
     this.#sockets.push(socket);
     await once(socket, "connect", { signal: AbortSignal.timeout(CONNECT_MS) });

@@ -18,6 +18,8 @@ export interface HelperOptions {
   /** Descriptors of this process that the helper inherits, as 3, 4, … */
   readonly fds?: readonly number[];
   readonly umask?: number;
+  /** Who it runs as, where that is somebody else than this process. */
+  readonly uid?: number;
   /** Shell text that ends by replacing itself with "$0" "$@", for what only a shell can set. */
   readonly shell?: string;
 }
@@ -35,12 +37,13 @@ export class HelperProcess {
   #stderr = "";
   #wake: (() => void)[] = [];
 
-  constructor(args: readonly string[], { fds = [], umask, shell }: HelperOptions) {
+  constructor(args: readonly string[], { fds = [], umask, uid, shell }: HelperOptions) {
     const plain = [process.execPath, MAIN, ...args] as const;
     const [program, ...rest] = shell === undefined ? plain : (["bash", "-c", shell, ...plain] as const);
     const before = umask === undefined ? undefined : process.umask(umask);
     try {
-      this.#child = spawn(program, rest, { stdio: ["pipe", "pipe", "pipe", ...fds] });
+      const user = uid === undefined ? {} : { uid, gid: uid };
+      this.#child = spawn(program, rest, { stdio: ["pipe", "pipe", "pipe", ...fds], ...user });
     } finally {
       if (before !== undefined) process.umask(before);
     }

@@ -11,17 +11,17 @@ const SOCK_STREAM_CLOEXEC = 0o2000001;
 const BACKLOG = 300;
 
 /** Opens listening unix sockets that nobody accepts on: Node's own servers would. They are closed when a test ends. */
-export function useRawListeners(): (path: string) => number {
+export function useRawListeners(): (path: string, backlog?: number) => number {
   const open: number[] = [];
   afterEach(() => {
     for (const fd of open.splice(0)) fs.closeSync(fd);
   });
-  return (path) => {
+  return (path, backlog = BACKLOG) => {
     const fd = socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0);
     open.push(fd);
     // struct sockaddr_un: sa_family_t, then the path with its NUL.
     const address = Buffer.concat([Buffer.from([AF_UNIX, 0]), Buffer.from(`${path}\0`)]);
-    if (bind(fd, address, address.length) !== 0 || listen(fd, BACKLOG) !== 0) {
+    if (bind(fd, address, address.length) !== 0 || listen(fd, backlog) !== 0) {
       throw new Error(`cannot listen on ${path}: errno ${koffi.errno()}`);
     }
     return fd;

@@ -30,6 +30,8 @@ interface Capabilities {
 }
 
 const FEATURES = [
+  "allow-uid",
+  "die-with-parent",
   "expect",
   "expect-bytes",
   "hold",
@@ -40,6 +42,7 @@ const FEATURES = [
   "offset",
   "rate",
   "stall-timeout",
+  "verify-first",
 ] as const;
 
 const EXAMPLE = `

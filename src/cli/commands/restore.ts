@@ -5,11 +5,13 @@ import { formatBytes, formatChannels, formatDuration, formatRate } from "../form
 import { addTransferOptions, type TransferFlags, transferOptions, valued } from "../options.ts";
 import type { Output } from "../output.ts";
 import { runSession } from "../session.ts";
+import { parseChoice } from "../values.ts";
 
 interface RestoreFlags extends TransferFlags {
   readonly connect: string;
   readonly expect?: Expectations;
   readonly channels?: number;
+  readonly verify?: "first" | "blocks";
 }
 
 const EXAMPLE = `
@@ -33,14 +35,26 @@ export function addRestoreCommand(program: Command, output: Output): void {
         parseExpect,
       ),
     )
-    .addOption(valued("--channels <n>", "short for --expect channels=N", parseChannels));
+    .addOption(valued("--channels <n>", "short for --expect channels=N", parseChannels))
+    .addOption(
+      valued(
+        "--verify <when>",
+        "first: the whole image before connecting; blocks: each before it is sent (default: blocks)",
+        parseChoice(["first", "blocks"] as const),
+      ),
+    );
   addTransferOptions(command)
     .addHelpText("after", EXAMPLE)
     .action(async (image: string, flags: RestoreFlags) => {
       const expect = mergeExpectations(flags.expect, flags.channels);
       const completed = await runSession(output, flags, async (session) => {
         const { restore } = await import("../../index.ts");
-        return restore({ ...transferOptions(image, flags, session), connect: flags.connect, expect });
+        return restore({
+          ...transferOptions(image, flags, session),
+          connect: flags.connect,
+          expect,
+          verify: flags.verify,
+        });
       });
       output.completed(completed, deliveredSentence(completed));
     });

@@ -7,11 +7,12 @@ import { collectMeta, type Pair } from "../meta.ts";
 import { addTransferOptions, repeatable, type TransferFlags, transferOptions, valued } from "../options.ts";
 import type { Output } from "../output.ts";
 import { runSession, type Session } from "../session.ts";
-import { parseChoice, parsePair, parsePositiveSize, usage } from "../values.ts";
+import { parseChoice, parseInteger, parsePair, parsePositiveSize, usage } from "../values.ts";
 
 interface SaveFlags extends TransferFlags {
   readonly listen: string;
   readonly allowRemote?: true;
+  readonly allowUid?: readonly number[];
   readonly channels?: number;
   readonly hold?: true;
   readonly checksum?: "crc32" | "none";
@@ -20,6 +21,9 @@ interface SaveFlags extends TransferFlags {
   readonly meta?: readonly Pair[];
   readonly metaFile?: readonly Pair[];
 }
+
+/** The kernel keeps 2^32 - 1 for "no user". */
+const parseUid = parseInteger(0, 2 ** 32 - 2);
 
 const EXAMPLE = `
 Example:
@@ -32,6 +36,7 @@ export function addSaveCommand(program: Command, output: Output): void {
     .description("Accepts the channels of a migrating QEMU, and writes and seals an image.")
     .requiredOption("--listen <address>", "unix:PATH, tcp:HOST:PORT, or fd:N (a listening socket)")
     .option("--allow-remote", "accept a tcp address that is not loopback")
+    .addOption(repeatable("--allow-uid <uid>", "let this user's QEMU connect, too (repeatable)", parseUid))
     .addOption(
       valued(
         "--channels <n>",
@@ -62,7 +67,8 @@ export function addSaveCommand(program: Command, output: Output): void {
 
 async function runSave(image: string, flags: SaveFlags, session: Session): Promise<CompletedEvent> {
   // Listening to stdin starts first, so that an abort is heard during start-up, too.
-  const hold = flags.hold ? new Hold(process.stdin, session.cancel, session.log) : undefined;
+  const { cancel, log, outliveParent } = session;
+  const hold = flags.hold ? new Hold(process.stdin, cancel, log, outliveParent) : undefined;
   try {
     const meta = await collectMeta(flags.meta, flags.metaFile);
     const { save } = await import("../../index.ts");
@@ -70,6 +76,7 @@ async function runSave(image: string, flags: SaveFlags, session: Session): Promi
       ...transferOptions(image, flags, session),
       listen: flags.listen,
       allowRemote: flags.allowRemote,
+      allowUids: flags.allowUid,
       channels: flags.channels,
       checksum: flags.checksum,
       expectBytes: flags.expectBytes,

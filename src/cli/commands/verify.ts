@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import type { VerifyReport } from "../../index.ts";
-import type { VerifiedEvent } from "../events.ts";
+import type { VerifyCompletedEvent } from "../events.ts";
 import { formatBytes, formatDuration, formatRate } from "../format.ts";
 import { addRunOptions, type RunFlags, runOptions } from "../options.ts";
 import type { Output } from "../output.ts";
@@ -21,11 +21,11 @@ export function addVerifyCommand(program: Command, output: Output): void {
         const { verify } = await import("../../index.ts");
         return verify(runOptions(image, flags, session));
       });
-      output.completed(verifiedEvent(report), verifiedSentence(report));
+      output.completed(completedEvent(report), verifiedSentence(report));
     });
 }
 
-function verifiedEvent({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): VerifiedEvent {
+function completedEvent({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): VerifyCompletedEvent {
   return { event: "completed", bytes, elapsedMs, image: { path }, checked, blocks };
 }
 

@@ -2,7 +2,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { MultifdError } from "../../errors.ts";
 import { hasCode, ioError } from "../file-io.ts";
-import { duplicate, openFlags, tryLock } from "../libc.ts";
+import { closeOnExec, duplicate, openFlags, tryLock } from "../libc.ts";
 import { openDirect, probeRead } from "./direct-io.ts";
 import { deviceBytes, kindOfStat } from "./file-kind.ts";
 import type { Target, TargetRequest } from "./target.ts";
@@ -126,6 +126,7 @@ function openExisting(file: string, flags: number): number {
 
 function inheritedFlags(number: number, name: string): number {
   try {
+    closeOnExec(number);
     return openFlags(number);
   } catch (error) {
     const text = `${name} is not an open descriptor: the manager must pass it when it starts this process`;

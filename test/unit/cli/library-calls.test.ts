@@ -47,7 +47,7 @@ const names = () =>
 test("every option of save reaches the library", async () => {
   library.save.mockResolvedValueOnce(SAMPLES.completed);
   const args =
-    "save vm.mfd --listen tcp:10.0.0.1:4444 --allow-remote --channels 4 --offset 1M --direct-io on --format stream " +
+    "save vm.mfd --listen tcp:10.0.0.1:4444 --allow-remote --allow-uid 7 --allow-uid 8 --channels 4 --offset 1M --direct-io on --format stream " +
     "--workers 3 --checksum none --connect-timeout 1.5 --stall-timeout 30 --rate 100M --expect-bytes 2G " +
     "--max-bytes 0x1000 --meta a=1 --meta b=2 --meta-file c=/dev/null --force --json --log-level error";
   expect(await runCli(args.split(" "))).toBe(0);
@@ -56,6 +56,7 @@ test("every option of save reaches the library", async () => {
     image: "vm.mfd",
     listen: "tcp:10.0.0.1:4444",
     allowRemote: true,
+    allowUids: [7, 8],
     channels: 4,
     offset: 1024 ** 2,
     directIo: "on",
@@ -88,7 +89,7 @@ test("every option of restore reaches the library", async () => {
   library.restore.mockResolvedValueOnce(SAMPLES.completed);
   const args =
     "restore fd:5 --connect unix:/x --offset 4K --direct-io off --workers 1 --connect-timeout 5 --stall-timeout 9 " +
-    "--rate 1M --expect machine=pc-q35-7.2 --channels 2 --force";
+    "--rate 1M --expect machine=pc-q35-7.2 --channels 2 --force --verify first";
   expect(await runCli(args.split(" "))).toBe(0);
   expect(library.restore.mock.lastCall?.[0] as RestoreOptions).toMatchObject({
     image: "fd:5",
@@ -101,6 +102,7 @@ test("every option of restore reaches the library", async () => {
     rate: 1024 ** 2,
     expect: { machine: "pc-q35-7.2", channels: 2 },
     force: true,
+    verify: "first",
   });
 });
 
@@ -175,7 +177,7 @@ test("verify completes with what was checked", async () => {
     offset: 8192,
   });
   expect(JSON.parse(stdout.trimEnd().split("\n")[1] ?? "")).toEqual({
-    ...SAMPLES.verified,
+    ...SAMPLES.completedVerify,
     time: expect.any(String),
   });
 

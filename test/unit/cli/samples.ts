@@ -2,7 +2,9 @@ import type { CliEvent } from "../../../src/cli/events.ts";
 
 /** All events, and the two kinds of completed. */
 type Samples = {
-  readonly [E in CliEvent as E extends { checked: unknown } ? "verified" : E["event"]]: Required<E>;
+  readonly [E in CliEvent as E extends { event: "completed"; checked: unknown }
+    ? "completedVerify"
+    : E["event"]]: Required<E>;
 };
 
 const CHANNELS = [
@@ -48,6 +50,13 @@ export const SAMPLES: Samples = {
     channels: CHANNELS,
   },
   verified: {
+    event: "verified",
+    bytes: 1_073_745_920,
+    blocks: 1025,
+    elapsedMs: 480,
+    checked: "checksums and structure",
+  },
+  completedVerify: {
     event: "completed",
     bytes: 1_073_745_920,
     elapsedMs: 480,
