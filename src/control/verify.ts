@@ -43,7 +43,7 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
     const { channels } = image.index;
     return {
       path: options.image,
-      checked: channels.every((channel) => channel.checksums !== null)
+      checked: channels.every((channel) => channel.checksumsAt !== null)
         ? "checksums and structure"
         : "structure only",
       blocks: checked.reduce((sum, one) => sum + one.blocks, 0),

@@ -1,11 +1,12 @@
 import { isAligned } from "./align.ts";
-import { blockCount } from "./blocks.ts";
 import { damaged } from "./damage.ts";
+import { extentCount, extentsOf } from "./extents.ts";
 import {
   type ChannelRecord,
   type ImageIndex,
   type ImageMetadata,
   MAX_BLOCK_BYTES,
+  MAX_BLOCK_SUM,
   MAX_MULTIFD_CHANNELS,
   SUPERBLOCK_BYTES,
   type Superblock,
@@ -34,6 +35,7 @@ export function checkLayout(superblock: Superblock, index: ImageIndex, available
     checkExtents(record, superblock.imageBytes);
     checkMarks(record);
   }
+  checkBlockSum(index.channels);
   checkOverlaps(usedRanges(superblock, index));
 }
 
@@ -61,17 +63,40 @@ export function checkAgreement(metadata: ImageMetadata, index: ImageIndex): void
 }
 
 /** What of the file restore depends on, in the order of the file. */
-export function usedRanges(superblock: Superblock, index: ImageIndex): readonly UsedRange[] {
-  const ranges: UsedRange[] = [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }];
-  for (const what of ["metadata", "index"] as const) {
-    const region = superblock[what];
-    if (region !== null) ranges.push({ what, offset: region.offset, length: region.length });
+export function* usedRanges(
+  superblock: Superblock,
+  index: ImageIndex,
+): Generator<UsedRange, void, undefined> {
+  const regions = usedRegions(superblock);
+  const count = regions.length + index.channels.reduce((sum, record) => sum + extentCount(record), 0);
+  // Numbers, not objects: a forged index may have as many extents as the format allows.
+  const starts = new Float64Array(count);
+  const lengths = new Float64Array(count);
+  const owners = new Uint16Array(count);
+  let filled = 0;
+  const add = (offset: number, length: number, owner: number): void => {
+    starts[filled] = offset;
+    lengths[filled] = length;
+    owners[filled++] = owner;
+  };
+  for (const [owner, { offset, length }] of regions.entries()) add(offset, length, owner);
+  const names = [...regions.map(({ what }) => what), ...index.channels.map(nameOf)];
+  for (const [number, record] of index.channels.entries()) {
+    for (const { offset, length } of extentsOf(record)) add(offset, length, regions.length + number);
   }
-  for (const record of index.channels) {
-    const what = nameOf(record);
-    for (const { offset, length } of record.extents) ranges.push({ what, offset, length });
+  const order = new Uint32Array(count).map((_, number) => number);
+  order.sort((a, b) => (starts[a] as number) - (starts[b] as number));
+  for (const number of order) {
+    const what = names[owners[number] as number] as UsedRange["what"];
+    yield { what, offset: starts[number] as number, length: lengths[number] as number };
   }
-  return ranges.sort((a, b) => a.offset - b.offset);
+}
+
+function usedRegions({ metadata, index }: Superblock): readonly UsedRange[] {
+  const regions: UsedRange[] = [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }];
+  if (metadata !== null) regions.push({ what: "metadata", offset: metadata.offset, length: metadata.length });
+  if (index !== null) regions.push({ what: "index", offset: index.offset, length: index.length });
+  return regions;
 }
 
 function nameOf(record: ChannelRecord): "main" | `channel ${number}` {
@@ -93,26 +118,34 @@ function checkChannelSet(channels: readonly ChannelRecord[]): void {
 }
 
 function checkRecord(record: ChannelRecord): void {
-  const { blockBytes, checksums } = record;
+  const { blockBytes } = record;
   if (!isAligned(blockBytes) || blockBytes === 0 || blockBytes > MAX_BLOCK_BYTES) {
     throw damaged(
       nameOf(record),
       `its block size ${blockBytes} is no multiple of 4096 from 4096 to ${MAX_BLOCK_BYTES}`,
     );
   }
-  const wanted = blockCount(record);
-  if (checksums !== null && checksums.length !== wanted) {
-    throw damaged(nameOf(record), `it has ${checksums.length} checksums for ${wanted} blocks`);
+}
+
+/** Restore holds a block of every channel at once, checked before its first byte is sent. */
+function checkBlockSum(channels: readonly ChannelRecord[]): void {
+  const sum = channels.reduce((bytes, record) => bytes + record.blockBytes, 0);
+  if (sum > MAX_BLOCK_SUM) {
+    throw damaged(
+      "index",
+      `the block sizes of its ${channels.length} channels add up to ${sum} bytes, more than ${MAX_BLOCK_SUM}`,
+    );
   }
 }
 
 function checkExtents(record: ChannelRecord, imageBytes: number): void {
   const name = nameOf(record);
   let sum = 0;
-  for (const [number, extent] of record.extents.entries()) {
+  let left = extentCount(record);
+  for (const extent of extentsOf(record)) {
     checkPlace(name, extent, imageBytes);
-    const last = number === record.extents.length - 1;
-    if (!last && extent.length % record.blockBytes !== 0) {
+    left -= 1;
+    if (left > 0 && extent.length % record.blockBytes !== 0) {
       throw damaged(
         `${name} at byte ${extent.offset}`,
         `its extent of ${extent.length} bytes cuts a block of ${record.blockBytes}`,
@@ -148,7 +181,7 @@ function checkMarks(record: ChannelRecord): void {
  *
  * @param ranges in the order of the file
  */
-function checkOverlaps(ranges: readonly UsedRange[]): void {
+function checkOverlaps(ranges: Iterable<UsedRange>): void {
   let previous: UsedRange | undefined;
   for (const range of ranges) {
     if (previous !== undefined && range.offset < previous.offset + previous.length) {
