@@ -34,8 +34,8 @@ function report(path: string, base: number, superblock: Superblock, opened: Open
   const channels = opened?.index.channels ?? [];
   const ranges =
     opened === null
-      ? [{ what: "superblock" as const, offset: 0, length: SUPERBLOCK_BYTES }]
-      : usedRanges(superblock, opened.index);
+      ? [{ what: "superblock" as const, offset: base, length: SUPERBLOCK_BYTES }]
+      : usedRanges(superblock, opened.index, base);
   return {
     path,
     format: "stream",
@@ -49,7 +49,7 @@ function report(path: string, base: number, superblock: Superblock, opened: Open
     metadata: opened?.metadata ?? null,
     destination: opened === null ? null : destinationNeeds(opened.metadata),
     channels: channels.map(channelReport),
-    ranges: Array.from(ranges, ({ what, offset, length }) => ({ what, offset: base + offset, length })),
+    ranges,
   };
 }
 

@@ -15,7 +15,7 @@ import { checkPlace, sealedRegions } from "./regions.ts";
 
 /** Bytes that restore reads and checks; the padding behind them is neither. */
 export interface UsedRange {
-  readonly what: "superblock" | "metadata" | "index" | "main" | `channel ${number}`;
+  readonly what: "superblock" | "metadata" | "index" | "main" | `channel ${number}` | "neighbours";
   readonly offset: number;
   readonly length: number;
 }
@@ -36,7 +36,7 @@ export function checkLayout(superblock: Superblock, index: ImageIndex, available
     checkMarks(record);
   }
   checkBlockSum(index.channels);
-  checkOverlaps(usedRanges(superblock, index));
+  checkOverlaps(sortedRanges(superblock, index));
 }
 
 /**
@@ -62,34 +62,66 @@ export function checkAgreement(metadata: ImageMetadata, index: ImageIndex): void
   }
 }
 
-/** What of the file restore depends on, in the order of the file. */
-export function* usedRanges(
-  superblock: Superblock,
-  index: ImageIndex,
-): Generator<UsedRange, void, undefined> {
+/** More than this nobody reads, and a list of all extents that an image may have would fill memory. */
+const MAX_RANGES = 65536;
+
+/**
+ * What of the file restore depends on, in the order of the file. Where that would be more than 65,536 ranges, each
+ * stands for several neighbours, with what lies between them.
+ *
+ * @param base added to each offset
+ */
+export function usedRanges(superblock: Superblock, index: ImageIndex, base = 0): readonly UsedRange[] {
+  const { starts, lengths, nameAt, order } = sortedRanges(superblock, index);
+  const together = Math.ceil(order.length / MAX_RANGES);
+  const ranges: UsedRange[] = [];
+  for (let number = 0; number < order.length; number += together) {
+    const first = order[number] as number;
+    const last = order[Math.min(number + together, order.length) - 1] as number;
+    const offset = starts[first] as number;
+    const end = (starts[last] as number) + (lengths[last] as number);
+    ranges.push({
+      what: together === 1 ? nameAt(first) : "neighbours",
+      offset: base + offset,
+      length: end - offset,
+    });
+  }
+  return ranges;
+}
+
+/** Numbers, not objects: a forged index may have as many extents as the format allows. */
+interface SortedRanges {
+  readonly starts: Float64Array;
+  readonly lengths: Float64Array;
+  readonly nameAt: (at: number) => UsedRange["what"];
+  /** Places in the arrays, by start. */
+  readonly order: Uint32Array;
+}
+
+function sortedRanges(superblock: Superblock, index: ImageIndex): SortedRanges {
   const regions = usedRegions(superblock);
   const count = regions.length + index.channels.reduce((sum, record) => sum + extentCount(record), 0);
-  // Numbers, not objects: a forged index may have as many extents as the format allows.
   const starts = new Float64Array(count);
   const lengths = new Float64Array(count);
   const owners = new Uint16Array(count);
   let filled = 0;
-  const add = (offset: number, length: number, owner: number): void => {
+  for (const [owner, { offset, length }] of regions.entries()) {
     starts[filled] = offset;
     lengths[filled] = length;
     owners[filled++] = owner;
-  };
-  for (const [owner, { offset, length }] of regions.entries()) add(offset, length, owner);
+  }
+  for (const [number, { extents }] of index.channels.entries()) {
+    for (let at = 0; at < extents.length; at += 2) {
+      starts[filled] = extents[at] as number;
+      lengths[filled] = extents[at + 1] as number;
+      owners[filled++] = regions.length + number;
+    }
+  }
   const names = [...regions.map(({ what }) => what), ...index.channels.map(nameOf)];
-  for (const [number, record] of index.channels.entries()) {
-    for (const { offset, length } of extentsOf(record)) add(offset, length, regions.length + number);
-  }
-  const order = new Uint32Array(count).map((_, number) => number);
+  const nameAt = (at: number): UsedRange["what"] => names[owners[at] as number] as UsedRange["what"];
+  const order = new Uint32Array(count).map((_, at) => at);
   order.sort((a, b) => (starts[a] as number) - (starts[b] as number));
-  for (const number of order) {
-    const what = names[owners[number] as number] as UsedRange["what"];
-    yield { what, offset: starts[number] as number, length: lengths[number] as number };
-  }
+  return { starts, lengths, nameAt, order };
 }
 
 function usedRegions({ metadata, index }: Superblock): readonly UsedRange[] {
@@ -176,21 +208,20 @@ function checkMarks(record: ChannelRecord): void {
   }
 }
 
-/**
- * As all ranges start aligned, what starts behind the bytes of another starts behind its padding too.
- *
- * @param ranges in the order of the file
- */
-function checkOverlaps(ranges: Iterable<UsedRange>): void {
-  let previous: UsedRange | undefined;
-  for (const range of ranges) {
-    if (previous !== undefined && range.offset < previous.offset + previous.length) {
+/** As all ranges start aligned, what starts behind the bytes of another starts behind its padding too. */
+function checkOverlaps({ starts, lengths, nameAt, order }: SortedRanges): void {
+  let previous = order[0] as number;
+  for (const at of order.subarray(1)) {
+    const offset = starts[at] as number;
+    const from = starts[previous] as number;
+    const length = lengths[previous] as number;
+    if (offset < from + length) {
       throw damaged(
-        `${range.what} at byte ${range.offset}`,
-        `it overlaps ${previous.what} at byte ${previous.offset} with its ${previous.length} bytes`,
-        { what: range.what, offset: range.offset },
+        `${nameAt(at)} at byte ${offset}`,
+        `it overlaps ${nameAt(previous)} at byte ${from} with its ${length} bytes`,
+        { what: nameAt(at), offset },
       );
     }
-    previous = range;
+    previous = at;
   }
 }

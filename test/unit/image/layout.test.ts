@@ -179,7 +179,7 @@ test("every channel needs a SYNC for each barrier, unless main's are unknown", (
 });
 
 test("the ranges in use are told in the order of the file, without padding", () => {
-  expect([...usedRanges(superblock, index)]).toEqual([
+  expect(usedRanges(superblock, index)).toEqual([
     { what: "superblock", offset: 0, length: 4096 },
     { what: "channel 0", offset: 0x1000, length: 8192 },
     { what: "main", offset: 0x3000, length: 225 },
@@ -188,4 +188,16 @@ test("the ranges in use are told in the order of the file, without padding", () 
     { what: "metadata", offset: 0x6000, length: 440 },
     { what: "index", offset: 0x7000, length: 304 },
   ]);
+});
+
+test("of very many ranges neighbours are told together, and none is left out", () => {
+  const count = 100_000;
+  const extents = Float64Array.from({ length: 2 * count }, (_, i) =>
+    i % 2 === 0 ? 0x10000 + i * 4096 : 4096,
+  );
+  const ranges = usedRanges(superblock, changed(1, { extents }), 0x1000);
+  expect(ranges.length).toBeLessThanOrEqual(65536);
+  expect(ranges[0]).toEqual({ what: "neighbours", offset: 0x1000, length: 0x3000 + 225 });
+  const { offset, length } = ranges.at(-1) ?? { offset: 0, length: 0 };
+  expect(offset + length).toBe(0x1000 + 0x10000 + 2 * (count - 1) * 4096 + 4096);
 });
