@@ -37,6 +37,7 @@ export class IndexDecoder {
 
   finish(): ImageIndex {
     this.#parser.rethrow();
+    if (!this.#parser.done) throw wrong(this.#input.fed, "no more of it could be read");
     return { channels: this.#channels };
   }
 }

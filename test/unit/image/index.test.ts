@@ -63,6 +63,15 @@ test("an index cut anywhere is refused", () => {
   }
 });
 
+test("an index of which too little was read is refused", () => {
+  const bytes = encodeIndex(index);
+  for (const length of [0, 15, 16, 100, bytes.length - 1]) {
+    const decoder = new IndexDecoder({ offset: 4096, length: bytes.length });
+    if (length > 0) decoder.push(bytes.subarray(0, length));
+    expect(() => decoder.finish()).toThrow(damage(`byte ${length}: no more`));
+  }
+});
+
 test("bytes behind the last record are refused", () => {
   const bytes = patched((block) => block.writeUInt32BE(2, 12));
   expect(() => decodeIndex(bytes)).toThrow(damage("index byte 216", "88 bytes follow the last record"));
