@@ -1,7 +1,8 @@
 import { availableParallelism } from "node:os";
 import { crc32 } from "node:zlib";
 import { Bench } from "tinybench";
-import { decodeIndex, encodeIndex } from "../src/formats/image/index.ts";
+import { encodeIndex } from "../src/formats/image/index.ts";
+import { decodeIndex } from "../src/formats/image/index-decoder.ts";
 import { MainWalker } from "../src/formats/migration/main-stream.ts";
 import { MultifdWalker } from "../src/formats/migration/multifd-packet.ts";
 import { imageIndex, mainStream, multifdStream } from "./streams.ts";

@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer";
 import { randomFillSync } from "node:crypto";
-import type { ChannelRecord, ImageIndex } from "../src/formats/image/model.ts";
+import { packExtents } from "../src/formats/image/extents.ts";
+import type { WrittenChannel, WrittenIndex } from "../src/formats/image/model.ts";
 import { INIT_BYTES, PACKET_BYTES, PAGES_PER_PACKET } from "../src/formats/migration/multifd-packet.ts";
 import { RAM_FLAGS } from "../src/formats/migration/ram-records.ts";
 import { MAIN_MAGIC, MULTIFD_MAGIC, PAGE_SIZE } from "../src/formats/migration/wire.ts";
@@ -55,19 +56,21 @@ export function mainStream(pages: number): Buffer {
 }
 
 /** The index of an image with as many channels, of which each holds as many blocks of 1 MiB. */
-export function imageIndex(channels: number, blocks: number): ImageIndex {
+export function imageIndex(channels: number, blocks: number): WrittenIndex {
   const blockBytes = 2 ** 20;
-  const record = (number: number): ChannelRecord => ({
+  const record = (number: number): WrittenChannel => ({
     kind: number === 0 ? "main" : "multifd",
     id: Math.max(0, number - 1),
     length: blocks * blockBytes,
     blockBytes,
     checksums: new Uint32Array(blocks).fill(number),
-    extents: Array.from({ length: blocks }, (_, block) => ({
-      offset: 4096 + (block * (channels + 1) + number) * blockBytes,
-      length: blockBytes,
-    })),
-    marks: Array.from({ length: blocks }, (_, block) => (block + 1) * blockBytes),
+    extents: packExtents(
+      Array.from({ length: blocks }, (_, block) => ({
+        offset: 4096 + (block * (channels + 1) + number) * blockBytes,
+        length: blockBytes,
+      })),
+    ),
+    marks: Float64Array.from({ length: blocks }, (_, block) => (block + 1) * blockBytes),
     tail: number === 0 ? blocks * blockBytes : null,
   });
   return { channels: Array.from({ length: channels + 1 }, (_, number) => record(number)) };

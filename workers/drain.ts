@@ -91,8 +91,12 @@ class ChannelDrain {
     if (this.#received === 0) this.#firstByteAt = performance.now();
     this.#received += bytes;
     this.#control.setMoved(this.#task.connection, this.#received);
-    this.#walker.push(chunk);
-    this.#identify();
+    try {
+      this.#walker.push(chunk);
+    } finally {
+      // Also when the first bytes are refused: the error then names the channel.
+      this.#identify();
+    }
     if (this.#task.checksum) this.#crc = crc32(chunk, this.#crc);
     return this.#ring.advance(bytes);
   }

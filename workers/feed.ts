@@ -1,14 +1,19 @@
 import { readAhead } from "../src/io/read-ahead.ts";
 import { SlabArena } from "../src/io/slab-arena.ts";
 import { answering } from "../src/pool/answer.ts";
-import { blocksFrom, type Piece, readBlock } from "../src/pool/block-reader.ts";
+import { blocksFrom, type Piece, readBlock, StoredChecksums } from "../src/pool/block-reader.ts";
 import { ControlBlock } from "../src/pool/control-block.ts";
 import { Gates } from "../src/pool/gates.ts";
 import type { Answer, BorrowedImage, Fed, FeedTask } from "../src/pool/messages.ts";
 import { Outlet } from "../src/pool/outlet.ts";
 import { paced, turnBytes } from "../src/pool/pacer.ts";
 
-export type ReadBlock = (image: BorrowedImage, block: Piece, slot: Uint8Array) => Promise<void>;
+export type ReadBlock = (
+  image: BorrowedImage,
+  block: Piece,
+  slot: Uint8Array,
+  checksums: StoredChecksums,
+) => Promise<void>;
 
 const arena = new SlabArena();
 
@@ -26,9 +31,12 @@ export async function feedChannel(task: FeedTask, read: ReadBlock): Promise<Fed>
   control.take(task.connection);
   const outlet = new Outlet(task.socketFd, () => control.tailSent);
   const slots = Array.from({ length: task.slots }, () => arena.take(task.record.blockBytes));
+  const checksums = new StoredChecksums(task.image);
+  const readPiece = (into: Uint8Array, piece: Piece): Promise<void> =>
+    read(task.image, piece, into, checksums);
   const started = performance.now();
   try {
-    const whole = await sendAll(task, control, outlet, (into, piece) => read(task.image, piece, into), slots);
+    const whole = await sendAll(task, control, outlet, readPiece, slots);
     const activeMs = performance.now() - started;
     if (whole) await seeThrough(task, control, outlet);
     else await outlet.ended();

@@ -33,7 +33,7 @@ export async function checkImage(
   );
   const { channels } = image.index;
   return {
-    checked: channels.every((channel) => channel.checksums !== null)
+    checked: channels.every((channel) => channel.checksumsAt !== null)
       ? "checksums and structure"
       : "structure only",
     blocks: checked.reduce((sum, one) => sum + one.blocks, 0),

@@ -1,4 +1,5 @@
 import { blockCount } from "../formats/image/blocks.ts";
+import { extentCount } from "../formats/image/extents.ts";
 import { usedRanges } from "../formats/image/layout.ts";
 import {
   type ChannelRecord,
@@ -39,8 +40,8 @@ function report(path: string, base: number, superblock: Superblock, opened: Open
   const channels = opened?.index.channels ?? [];
   const ranges =
     opened === null
-      ? [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }]
-      : usedRanges(superblock, opened.index);
+      ? [{ what: "superblock" as const, offset: base, length: SUPERBLOCK_BYTES }]
+      : usedRanges(superblock, opened.index, base);
   return {
     path,
     format: "stream",
@@ -54,7 +55,7 @@ function report(path: string, base: number, superblock: Superblock, opened: Open
     metadata: opened?.metadata ?? null,
     destination: opened === null ? null : destinationNeeds(opened.metadata),
     channels: channels.map(channelReport),
-    ranges: ranges.map(({ what, offset, length }) => ({ what, offset: base + offset, length })),
+    ranges,
   };
 }
 
@@ -81,10 +82,10 @@ function channelReport(record: ChannelRecord): ChannelReport {
   return {
     channel: record.kind === "main" ? "main" : record.id,
     bytes: record.length,
-    extents: record.extents.length,
+    extents: extentCount(record),
     blocks: blockCount(record),
     blockBytes: record.blockBytes,
     syncs: record.marks.length,
-    checksum: record.checksums === null ? "none" : "crc32",
+    checksum: record.checksumsAt === null ? "none" : "crc32",
   };
 }

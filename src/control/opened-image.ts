@@ -1,9 +1,9 @@
 import { MultifdError } from "../errors.ts";
 import { SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
-import { type OpenedImage, openImage } from "../formats/image/open.ts";
-import { sealedRegions } from "../formats/image/regions.ts";
+import { ImageOpener, type OpenedImage } from "../formats/image/open.ts";
 import { decodeSuperblock } from "../formats/image/superblock.ts";
-import { readAligned } from "../io/file-io.ts";
+import { padded, readAligned, readAt } from "../io/file-io.ts";
+import { alignedBuffer } from "../io/slab-arena.ts";
 import { openSource, type Source } from "../io/source.ts";
 import { namingImage } from "./image-errors.ts";
 import type { DirectIo, Log, RunOptions } from "./options.ts";
@@ -25,6 +25,9 @@ export function withSealedImage<T>(
   });
 }
 
+/** An index may be half a GiB long; never more of it than this is held. */
+const INDEX_PIECE = 1024 * 1024;
+
 /** Opens the file and reads its superblock. The caller closes the source. Throws NOT_AN_IMAGE and the like. */
 export async function openFile(
   image: string,
@@ -43,14 +46,16 @@ export async function openFile(
 
 /** Reads and checks everything but the channels' data. Throws NOT_SEALED, IMAGE_DAMAGED, UNSUPPORTED_VERSION. */
 export async function readSealed(source: Source, superblock: Superblock): Promise<OpenedImage> {
-  const regions = sealedRegions(superblock, source.available);
-  const metadata = await readAligned(
-    source.fd,
-    source.base + regions.metadata.offset,
-    regions.metadata.length,
-  );
-  const index = await readAligned(source.fd, source.base + regions.index.offset, regions.index.length);
-  return openImage(superblock, { metadata, index }, source.available);
+  const opener = new ImageOpener(superblock, source.available);
+  const { metadata, index } = opener.regions;
+  const start = source.base + index.offset;
+  const buffer = alignedBuffer(Math.min(INDEX_PIECE, padded(index.length)));
+  for (let at = 0; at < index.length; at += buffer.length) {
+    const length = Math.min(buffer.length, index.length - at);
+    await readAt(source.fd, buffer.subarray(0, padded(length)), start + at);
+    opener.pushIndex(buffer.subarray(0, length));
+  }
+  return opener.finish(await readAligned(source.fd, source.base + metadata.offset, metadata.length));
 }
 
 async function readSuperblock(source: Source, image: string): Promise<Superblock> {

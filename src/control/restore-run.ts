@@ -7,7 +7,7 @@ import { type ChannelRecord, MAX_BLOCK_BYTES } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import type { Source } from "../io/source.ts";
-import { readBlock } from "../pool/block-reader.ts";
+import { readBlock, StoredChecksums } from "../pool/block-reader.ts";
 import { ControlBlock } from "../pool/control-block.ts";
 import type { Fed, FeedTask } from "../pool/messages.ts";
 import { readSlots } from "../pool/ring-plan.ts";
@@ -107,11 +107,12 @@ class RestoreRun {
    */
   async #readFirstBytes(): Promise<readonly Uint8Array[]> {
     const slot = alignedBuffer(MAX_BLOCK_BYTES);
+    const checksums = new StoredChecksums(this.#source);
     const firstBytes: Uint8Array[] = [];
     for (const record of this.#image.index.channels) {
       throwIfAborted(this.#options.signal);
       const [block] = blocks(record);
-      if (block !== undefined) await readBlock(this.#source, block, slot);
+      if (block !== undefined) await readBlock(this.#source, block, slot, checksums);
       firstBytes.push(slot.slice(0, Math.min(FIRST_BYTES[record.kind], record.length)));
     }
     return firstBytes;

@@ -1,5 +1,12 @@
 import { MultifdError } from "../errors.ts";
-import type { ChannelRecord, ImageMetadata, SealEvidence, Superblock } from "../formats/image/model.ts";
+import { packExtents } from "../formats/image/extents.ts";
+import {
+  type ImageMetadata,
+  MAX_MARKS,
+  type SealEvidence,
+  type Superblock,
+  type WrittenChannel,
+} from "../formats/image/model.ts";
 import { buildSeal } from "../formats/image/seal.ts";
 import { encodeSuperblock, writingSuperblock } from "../formats/image/superblock.ts";
 import { needsZeroedRam } from "../formats/migration/completeness.ts";
@@ -71,16 +78,21 @@ export function describe(
   };
 }
 
-function channelRecords(drained: readonly Drained[]): ChannelRecord[] {
-  const records = drained.map(({ summary, blockBytes, extents, checksums }): ChannelRecord => {
+function channelRecords(drained: readonly Drained[]): WrittenChannel[] {
+  const records = drained.map(({ summary, blockBytes, extents, checksums }): WrittenChannel => {
     const id = summary.kind === "main" ? 0 : summary.id;
-    const { marks, tail } = waypoints(summary);
-    return { kind: summary.kind, id, length: summary.bytes, blockBytes, extents, marks, tail, checksums };
+    const placed = { length: summary.bytes, blockBytes, extents: packExtents(extents), checksums };
+    return { kind: summary.kind, id, ...placed, ...waypoints(summary) };
   });
+  const marks = records.reduce((sum, record) => sum + record.marks.length, 0);
+  if (marks > MAX_MARKS) {
+    const text = `the streams have ${marks} SYNCs and barriers and an image holds ${MAX_MARKS}: migrate with fewer channels, or stop the VM before`;
+    throw new MultifdError("PROTOCOL", text, { marks, limit: MAX_MARKS });
+  }
   return records.sort((a, b) => rank(a) - rank(b));
 }
 
-function rank(record: ChannelRecord): number {
+function rank(record: WrittenChannel): number {
   return record.kind === "main" ? -1 : record.id;
 }
 

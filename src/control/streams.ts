@@ -1,4 +1,4 @@
-import type { ChannelRecord } from "../formats/image/model.ts";
+import type { Channel } from "../formats/image/model.ts";
 import type { ChannelSummary, MainSummary, MultifdSummary } from "../formats/migration/summary.ts";
 import type { Drained } from "../pool/messages.ts";
 import type { ChannelFigures } from "./events.ts";
@@ -19,10 +19,10 @@ export function sortStreams(summaries: readonly (MainSummary | MultifdSummary)[]
 }
 
 /** The points of a stream at which a restore waits for other channels. */
-export function waypoints(summary: ChannelSummary): Pick<ChannelRecord, "marks" | "tail"> {
+export function waypoints(summary: ChannelSummary): Pick<Channel, "marks" | "tail"> {
   return summary.kind === "main"
-    ? { marks: summary.barriers, tail: summary.ramEnd ?? summary.eofByte }
-    : { marks: summary.syncEnds, tail: null };
+    ? { marks: Float64Array.from(summary.barriers), tail: summary.ramEnd ?? summary.eofByte }
+    : { marks: Float64Array.from(summary.syncEnds), tail: null };
 }
 
 /** Main first, then the channels by id. */

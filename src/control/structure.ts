@@ -33,10 +33,14 @@ function checkRecord(record: ChannelRecord, summary: ChannelSummary): void {
     throw damage(`${label} carries another channel's stream`);
   }
   const { marks, tail } = waypoints(summary);
-  if (summary.bytes !== record.length || marks.join() !== record.marks.join()) {
+  if (summary.bytes !== record.length || !sameNumbers(marks, record.marks)) {
     throw damage(`${label} has its SYNC points elsewhere than the index says`);
   }
   if (tail !== record.tail) throw damage(`${label} has its tail elsewhere than the index says`);
+}
+
+function sameNumbers(a: Float64Array, b: Float64Array): boolean {
+  return a.length === b.length && a.every((value, at) => value === b[at]);
 }
 
 /** What a manager sets the destination up with: anything else there, and the guest would arrive wrong or not at all. */

@@ -7,7 +7,8 @@ import type { DrainTask } from "./messages.ts";
 
 const MIB = 1024 * 1024;
 const SMALLEST_EXTENT = 2 * MIB;
-const LARGEST_EXTENT = 64 * MIB;
+/** 16 TiB over any number of channels then keep within the extents that an image may have. */
+const LARGEST_EXTENT = 128 * MIB;
 /** Main and 4 channels: with fewer writers, reserving space costs more than it gains. */
 const RESERVE_FROM = 5;
 

@@ -12,11 +12,13 @@ const PACKET_BYTES = 1344;
 /** The channels of the worked example: main, a channel with one data and one zero packet, an idle channel. */
 function exampleChannels(): [ChannelContent, ChannelContent, ChannelContent] {
   const { streams, index } = exampleImage();
-  const channels = index.channels.map(({ marks, tail }, number) => ({
-    bytes: Buffer.from(streams[number] as Buffer),
-    marks,
-    tail,
-  }));
+  const channels = index.channels.map(
+    ({ marks, tail }, number): ChannelContent => ({
+      bytes: Buffer.from(streams[number] as Buffer),
+      marks: [...marks],
+      tail,
+    }),
+  );
   return channels as [ChannelContent, ChannelContent, ChannelContent];
 }
 

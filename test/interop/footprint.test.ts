@@ -1,9 +1,9 @@
-import { readFileSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { migrateTo, waitMigration } from "../../src/vm/migration.ts";
-import { type HelperProcess, useHelpers } from "../support/helper-process.ts";
+import { useHelpers } from "../support/helper-process.ts";
 import { configure, type GuestSetup, Lab } from "../support/lab.ts";
+import { peakOf } from "../support/peak-memory.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 
 const MIB = 2 ** 20;
@@ -87,26 +87,3 @@ describeEachQemu("what a run costs", (binary) => {
     expect(large.verifyMiB - small.verifyMiB).toBeLessThanOrEqual(16);
   });
 });
-
-/** The highest resident size in MiB that the kernel has seen of a process; it only ever rises, so the last look counts. */
-async function peakOf(helper: HelperProcess): Promise<number> {
-  let peak = 0;
-  const timer = setInterval(() => {
-    peak = Math.max(peak, highWater(helper.pid));
-  }, 5);
-  try {
-    await helper.exit();
-    return peak;
-  } finally {
-    clearInterval(timer);
-  }
-}
-
-function highWater(pid: number): number {
-  try {
-    const [, kib] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
-    return Math.round(Number(kib ?? 0) / 1024);
-  } catch {
-    return 0;
-  }
-}

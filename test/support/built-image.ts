@@ -4,7 +4,8 @@ import { openFile, readSealed } from "../../src/control/opened-image.ts";
 import { SILENT } from "../../src/control/silent-log.ts";
 import { alignUp } from "../../src/formats/image/align.ts";
 import { blocks } from "../../src/formats/image/blocks.ts";
-import type { ChannelRecord, Extent, ImageMetadata } from "../../src/formats/image/model.ts";
+import { packExtents } from "../../src/formats/image/extents.ts";
+import type { Extent, ImageMetadata, WrittenChannel } from "../../src/formats/image/model.ts";
 import { SUPERBLOCK_BYTES } from "../../src/formats/image/model.ts";
 import type { OpenedImage } from "../../src/formats/image/open.ts";
 import { buildSeal } from "../../src/formats/image/seal.ts";
@@ -35,14 +36,15 @@ export function buildImage(channels: readonly ChannelContent[], options: BuildOp
   const { blockBytes = 64 * 1024, checksums = true } = options;
   const metadata = { ...exampleMetadata(), multifdChannels: channels.length - 1, ...options.metadata };
   const extents = placeExtents(channels, 4 * blockBytes);
-  const records = channels.map(({ bytes, marks, tail }, number): ChannelRecord => {
+  const records = channels.map(({ bytes, marks, tail }, number): WrittenChannel => {
     const count = checksums ? Math.ceil(bytes.length / blockBytes) : 0;
     const sums = Uint32Array.from({ length: count }, (_, block) =>
       crc32(bytes.subarray(block * blockBytes, (block + 1) * blockBytes)),
     );
     return {
       ...(number === 0 ? { kind: "main" as const, id: 0 } : { kind: "multifd" as const, id: number - 1 }),
-      ...{ length: bytes.length, blockBytes, extents: extents[number] ?? [], marks, tail },
+      ...{ length: bytes.length, blockBytes, extents: packExtents(extents[number] ?? []), tail },
+      marks: Float64Array.from(marks),
       checksums: checksums ? sums : null,
     };
   });
@@ -120,7 +122,7 @@ export async function readChannels(
       for (const block of blocks(record)) {
         parts.push(await readAligned(source.fd, source.base + block.offset, block.length));
       }
-      channels.push({ bytes: Buffer.concat(parts), marks: record.marks, tail: record.tail });
+      channels.push({ bytes: Buffer.concat(parts), marks: [...record.marks], tail: record.tail });
     }
     return { image, channels };
   } finally {

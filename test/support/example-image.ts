@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
-import type { ChannelRecord, ImageIndex, ImageMetadata } from "../../src/formats/image/model.ts";
+import { extentsOf, packExtents } from "../../src/formats/image/extents.ts";
+import type { Extent, ImageMetadata, WrittenChannel, WrittenIndex } from "../../src/formats/image/model.ts";
 import { buildSeal } from "../../src/formats/image/seal.ts";
 import { encodeSuperblock } from "../../src/formats/image/superblock.ts";
 
@@ -23,7 +24,7 @@ interface ExampleChannel {
 export interface ExampleImage {
   readonly bytes: Buffer;
   readonly metadata: ImageMetadata;
-  readonly index: ImageIndex;
+  readonly index: WrittenIndex;
   /** Streams of main, channel 0, channel 1. */
   readonly streams: readonly Buffer[];
 }
@@ -32,7 +33,7 @@ export function exampleImage(): ExampleImage {
   const main = mainStream();
   const first = multifdStream(0, [dataPacket(), zeroPacket()]);
   const second = multifdStream(1, []);
-  const index: ImageIndex = {
+  const index: WrittenIndex = {
     channels: [
       record("main", 0, main, [{ offset: 0x3000, length: main.bytes.length }]),
       record("multifd", 0, first, [
@@ -74,22 +75,32 @@ export function exampleMetadata(): ImageMetadata {
 }
 
 function record(
-  kind: ChannelRecord["kind"],
+  kind: WrittenChannel["kind"],
   id: number,
   channel: ExampleChannel,
-  extents: ChannelRecord["extents"],
-): ChannelRecord {
-  const { bytes, marks, tail } = channel;
+  extents: readonly Extent[],
+): WrittenChannel {
+  const { bytes, tail } = channel;
+  const marks = Float64Array.from(channel.marks);
   const checksums = new Uint32Array(Math.ceil(bytes.length / BLOCK));
   for (const block of checksums.keys()) {
     checksums[block] = crc32(bytes.subarray(block * BLOCK, (block + 1) * BLOCK));
   }
-  return { kind, id, length: bytes.length, blockBytes: BLOCK, extents, marks, tail, checksums };
+  return {
+    kind,
+    id,
+    length: bytes.length,
+    blockBytes: BLOCK,
+    extents: packExtents(extents),
+    marks,
+    tail,
+    checksums,
+  };
 }
 
-function place(image: Buffer, channel: ChannelRecord, stream: Buffer): void {
+function place(image: Buffer, channel: WrittenChannel, stream: Buffer): void {
   let position = 0;
-  for (const { offset, length } of channel.extents) {
+  for (const { offset, length } of extentsOf(channel)) {
     stream.copy(image, offset, position, position + length);
     position += length;
   }

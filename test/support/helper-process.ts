@@ -22,6 +22,8 @@ export interface HelperOptions {
   readonly uid?: number;
   /** Shell text that ends by replacing itself with "$0" "$@", for what only a shell can set. */
   readonly shell?: string;
+  /** It answers with one object instead of events (`inspect --json`), which is not looked at. */
+  readonly answers?: boolean;
 }
 
 /** The built command line as a process of its own, driven the way a manager does. */
@@ -31,13 +33,15 @@ export class HelperProcess {
   readonly events: SeenEvent[] = [];
   readonly #child: ChildProcess;
   readonly #ended: Promise<void>;
+  readonly #answers: boolean;
   #exit: string | number | null = null;
   #unfinished = "";
   #impure: string | null = null;
   #stderr = "";
   #wake: (() => void)[] = [];
 
-  constructor(args: readonly string[], { fds = [], umask, uid, shell }: HelperOptions) {
+  constructor(args: readonly string[], { fds = [], umask, uid, shell, answers = false }: HelperOptions) {
+    this.#answers = answers;
     const plain = [process.execPath, MAIN, ...args] as const;
     const [program, ...rest] = shell === undefined ? plain : (["bash", "-c", shell, ...plain] as const);
     const before = umask === undefined ? undefined : process.umask(umask);
@@ -128,8 +132,8 @@ export class HelperProcess {
     this.#unfinished = lines.pop() ?? "";
     for (const line of lines) {
       const event = parseEvent(line);
-      if (event === null) this.#impure ??= line;
-      else this.events.push(event);
+      if (event === null && !this.#answers) this.#impure ??= line;
+      else if (event !== null) this.events.push(event);
     }
     this.#wakeAll();
   }

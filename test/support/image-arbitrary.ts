@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
-import type { ChannelRecord, ImageIndex, ImageMetadata } from "../../src/formats/image/model.ts";
+import { packExtents } from "../../src/formats/image/extents.ts";
+import type { ImageMetadata, WrittenChannel, WrittenIndex } from "../../src/formats/image/model.ts";
 
 /** A channel before its extents have a place in the file. */
 interface Shape {
@@ -12,7 +13,10 @@ interface Shape {
   readonly checksums: readonly number[] | null;
 }
 
-type Unplaced = ChannelRecord & { marks: readonly number[]; extents: { offset: number; length: number }[] };
+type Unplaced = Omit<WrittenChannel, "marks" | "extents"> & {
+  marks: readonly number[];
+  extents: { offset: number; length: number }[];
+};
 
 const MAX_BLOCKS = 24;
 
@@ -27,7 +31,7 @@ const shape: fc.Arbitrary<Shape> = fc.record({
 });
 
 /** Any index that keeps every rule, its extents scattered over the file with gaps. */
-export function arbitraryIndex(): fc.Arbitrary<ImageIndex> {
+export function arbitraryIndex(): fc.Arbitrary<WrittenIndex> {
   return fc
     .record({
       shapes: fc.array(shape, { minLength: 1, maxLength: 5 }),
@@ -39,7 +43,12 @@ export function arbitraryIndex(): fc.Arbitrary<ImageIndex> {
       const records = shapes.map(unplaced);
       mark(records, barriers);
       place(records, order, gaps);
-      return { channels: records };
+      const channels = records.map((record) => ({
+        ...record,
+        extents: packExtents(record.extents),
+        marks: Float64Array.from(record.marks),
+      }));
+      return { channels };
     });
 }
 

@@ -1,7 +1,8 @@
 import { open, writeFile } from "node:fs/promises";
 import { crc32 } from "node:zlib";
 import { blocks } from "../../src/formats/image/blocks.ts";
-import type { ChannelRecord, ImageMetadata } from "../../src/formats/image/model.ts";
+import { packExtents } from "../../src/formats/image/extents.ts";
+import type { ImageMetadata, WrittenChannel } from "../../src/formats/image/model.ts";
 import { type OpenedImage, openImage } from "../../src/formats/image/open.ts";
 import { buildSeal } from "../../src/formats/image/seal.ts";
 import { decodeSuperblock, encodeSuperblock } from "../../src/formats/image/superblock.ts";
@@ -54,7 +55,7 @@ export async function writeStreams(
 ): Promise<void> {
   let end = 4096;
   const pieces: { offset: number; data: Buffer }[] = [];
-  const channels = image.index.channels.map((record, number): ChannelRecord => {
+  const channels = image.index.channels.map((record, number): WrittenChannel => {
     const data = streams[number] as Buffer;
     const offset = end;
     end += Math.ceil(data.length / 4096) * 4096;
@@ -65,8 +66,8 @@ export async function writeStreams(
       ...record,
       length: data.length,
       blockBytes: BLOCK,
-      extents: [{ offset, length: data.length }],
-      marks: marks[number] ?? record.marks,
+      extents: packExtents([{ offset, length: data.length }]),
+      marks: Float64Array.from(marks[number] ?? record.marks),
       checksums: Uint32Array.from(checksums),
     };
   });
@@ -100,7 +101,7 @@ export async function dropLastPackets(from: string, to: string): Promise<void> {
   }
   const [main, , ...others] = streams;
   const edited = [main as Buffer, Buffer.concat(kept), ...others];
-  const marks = image.index.channels.map((record, number) => (number === 1 ? syncEnds : record.marks));
+  const marks = image.index.channels.map((record, number) => (number === 1 ? syncEnds : [...record.marks]));
   await writeStreams(to, image, edited, marks);
 }
 

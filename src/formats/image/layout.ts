@@ -1,11 +1,12 @@
 import { isAligned } from "./align.ts";
-import { blockCount } from "./blocks.ts";
 import { damaged } from "./damage.ts";
+import { extentCount, extentsOf } from "./extents.ts";
 import {
   type ChannelRecord,
   type ImageIndex,
   type ImageMetadata,
   MAX_BLOCK_BYTES,
+  MAX_BLOCK_SUM,
   MAX_MULTIFD_CHANNELS,
   SUPERBLOCK_BYTES,
   type Superblock,
@@ -14,7 +15,7 @@ import { checkPlace, sealedRegions } from "./regions.ts";
 
 /** Bytes that restore reads and checks; the padding behind them is neither. */
 export interface UsedRange {
-  readonly what: "superblock" | "metadata" | "index" | "main" | `channel ${number}`;
+  readonly what: "superblock" | "metadata" | "index" | "main" | `channel ${number}` | "neighbours";
   readonly offset: number;
   readonly length: number;
 }
@@ -34,7 +35,8 @@ export function checkLayout(superblock: Superblock, index: ImageIndex, available
     checkExtents(record, superblock.imageBytes);
     checkMarks(record);
   }
-  checkOverlaps(usedRanges(superblock, index));
+  checkBlockSum(index.channels);
+  checkOverlaps(sortedRanges(superblock, index));
 }
 
 /**
@@ -60,18 +62,73 @@ export function checkAgreement(metadata: ImageMetadata, index: ImageIndex): void
   }
 }
 
-/** What of the file restore depends on, in the order of the file. */
-export function usedRanges(superblock: Superblock, index: ImageIndex): readonly UsedRange[] {
-  const ranges: UsedRange[] = [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }];
-  for (const what of ["metadata", "index"] as const) {
-    const region = superblock[what];
-    if (region !== null) ranges.push({ what, offset: region.offset, length: region.length });
+/** More than this nobody reads, and a list of all extents that an image may have would fill memory. */
+const MAX_RANGES = 65536;
+
+/**
+ * What of the file restore depends on, in the order of the file. Where that would be more than 65,536 ranges, each
+ * stands for several neighbours, with what lies between them.
+ *
+ * @param base added to each offset
+ */
+export function usedRanges(superblock: Superblock, index: ImageIndex, base = 0): readonly UsedRange[] {
+  const { starts, lengths, nameAt, order } = sortedRanges(superblock, index);
+  const together = Math.ceil(order.length / MAX_RANGES);
+  const ranges: UsedRange[] = [];
+  for (let number = 0; number < order.length; number += together) {
+    const first = order[number] as number;
+    const last = order[Math.min(number + together, order.length) - 1] as number;
+    const offset = starts[first] as number;
+    const end = (starts[last] as number) + (lengths[last] as number);
+    ranges.push({
+      what: together === 1 ? nameAt(first) : "neighbours",
+      offset: base + offset,
+      length: end - offset,
+    });
   }
-  for (const record of index.channels) {
-    const what = nameOf(record);
-    for (const { offset, length } of record.extents) ranges.push({ what, offset, length });
+  return ranges;
+}
+
+/** Numbers, not objects: a forged index may have as many extents as the format allows. */
+interface SortedRanges {
+  readonly starts: Float64Array;
+  readonly lengths: Float64Array;
+  readonly nameAt: (at: number) => UsedRange["what"];
+  /** Places in the arrays, by start. */
+  readonly order: Uint32Array;
+}
+
+function sortedRanges(superblock: Superblock, index: ImageIndex): SortedRanges {
+  const regions = usedRegions(superblock);
+  const count = regions.length + index.channels.reduce((sum, record) => sum + extentCount(record), 0);
+  const starts = new Float64Array(count);
+  const lengths = new Float64Array(count);
+  const owners = new Uint16Array(count);
+  let filled = 0;
+  for (const [owner, { offset, length }] of regions.entries()) {
+    starts[filled] = offset;
+    lengths[filled] = length;
+    owners[filled++] = owner;
   }
-  return ranges.sort((a, b) => a.offset - b.offset);
+  for (const [number, { extents }] of index.channels.entries()) {
+    for (let at = 0; at < extents.length; at += 2) {
+      starts[filled] = extents[at] as number;
+      lengths[filled] = extents[at + 1] as number;
+      owners[filled++] = regions.length + number;
+    }
+  }
+  const names = [...regions.map(({ what }) => what), ...index.channels.map(nameOf)];
+  const nameAt = (at: number): UsedRange["what"] => names[owners[at] as number] as UsedRange["what"];
+  const order = new Uint32Array(count).map((_, at) => at);
+  order.sort((a, b) => (starts[a] as number) - (starts[b] as number));
+  return { starts, lengths, nameAt, order };
+}
+
+function usedRegions({ metadata, index }: Superblock): readonly UsedRange[] {
+  const regions: UsedRange[] = [{ what: "superblock", offset: 0, length: SUPERBLOCK_BYTES }];
+  if (metadata !== null) regions.push({ what: "metadata", offset: metadata.offset, length: metadata.length });
+  if (index !== null) regions.push({ what: "index", offset: index.offset, length: index.length });
+  return regions;
 }
 
 function nameOf(record: ChannelRecord): "main" | `channel ${number}` {
@@ -93,26 +150,34 @@ function checkChannelSet(channels: readonly ChannelRecord[]): void {
 }
 
 function checkRecord(record: ChannelRecord): void {
-  const { blockBytes, checksums } = record;
+  const { blockBytes } = record;
   if (!isAligned(blockBytes) || blockBytes === 0 || blockBytes > MAX_BLOCK_BYTES) {
     throw damaged(
       nameOf(record),
       `its block size ${blockBytes} is no multiple of 4096 from 4096 to ${MAX_BLOCK_BYTES}`,
     );
   }
-  const wanted = blockCount(record);
-  if (checksums !== null && checksums.length !== wanted) {
-    throw damaged(nameOf(record), `it has ${checksums.length} checksums for ${wanted} blocks`);
+}
+
+/** Restore holds a block of every channel at once, checked before its first byte is sent. */
+function checkBlockSum(channels: readonly ChannelRecord[]): void {
+  const sum = channels.reduce((bytes, record) => bytes + record.blockBytes, 0);
+  if (sum > MAX_BLOCK_SUM) {
+    throw damaged(
+      "index",
+      `the block sizes of its ${channels.length} channels add up to ${sum} bytes, more than ${MAX_BLOCK_SUM}`,
+    );
   }
 }
 
 function checkExtents(record: ChannelRecord, imageBytes: number): void {
   const name = nameOf(record);
   let sum = 0;
-  for (const [number, extent] of record.extents.entries()) {
+  let left = extentCount(record);
+  for (const extent of extentsOf(record)) {
     checkPlace(name, extent, imageBytes);
-    const last = number === record.extents.length - 1;
-    if (!last && extent.length % record.blockBytes !== 0) {
+    left -= 1;
+    if (left > 0 && extent.length % record.blockBytes !== 0) {
       throw damaged(
         `${name} at byte ${extent.offset}`,
         `its extent of ${extent.length} bytes cuts a block of ${record.blockBytes}`,
@@ -143,21 +208,20 @@ function checkMarks(record: ChannelRecord): void {
   }
 }
 
-/**
- * As all ranges start aligned, what starts behind the bytes of another starts behind its padding too.
- *
- * @param ranges in the order of the file
- */
-function checkOverlaps(ranges: readonly UsedRange[]): void {
-  let previous: UsedRange | undefined;
-  for (const range of ranges) {
-    if (previous !== undefined && range.offset < previous.offset + previous.length) {
+/** As all ranges start aligned, what starts behind the bytes of another starts behind its padding too. */
+function checkOverlaps({ starts, lengths, nameAt, order }: SortedRanges): void {
+  let previous = order[0] as number;
+  for (const at of order.subarray(1)) {
+    const offset = starts[at] as number;
+    const from = starts[previous] as number;
+    const length = lengths[previous] as number;
+    if (offset < from + length) {
       throw damaged(
-        `${range.what} at byte ${range.offset}`,
-        `it overlaps ${previous.what} at byte ${previous.offset} with its ${previous.length} bytes`,
-        { what: range.what, offset: range.offset },
+        `${nameAt(at)} at byte ${offset}`,
+        `it overlaps ${nameAt(previous)} at byte ${from} with its ${length} bytes`,
+        { what: nameAt(at), offset },
       );
     }
-    previous = range;
+    previous = at;
   }
 }

@@ -3,6 +3,7 @@ import { MultifdError } from "../../errors.ts";
 import type { RamBlock } from "../migration/summary.ts";
 import { damaged } from "./damage.ts";
 import { base64, dictionary, flag, integer, list, nullable, record, text, uuid, word } from "./fields.ts";
+import { measureJson } from "./json-shape.ts";
 import { type ImageMetadata, MAX_METADATA_BYTES, MAX_MULTIFD_CHANNELS, type SealEvidence } from "./model.ts";
 
 const readMetadata = record<ImageMetadata>({
@@ -27,16 +28,22 @@ const readMetadata = record<ImageMetadata>({
   userBinary: dictionary(base64),
 });
 
+/** Far above what a VM with thousands of RAMBlocks and devices needs, and far below what would fill memory. */
+const MAX_DEPTH = 16;
+const MAX_MARKS = 256 * 1024;
+
 /**
  * @returns one JSON object in UTF-8
- * @throws MultifdError USAGE when it is larger than 64 MiB: only --meta and --meta-file can make it so
+ * @throws MultifdError USAGE when it is larger than 4 MiB or has too many values: only --meta and --meta-file can
+ *   make it so
  */
 export function encodeMetadata(metadata: ImageMetadata): Buffer {
   const bytes = Buffer.from(JSON.stringify(metadata));
-  if (bytes.length > MAX_METADATA_BYTES) {
+  const { marks } = measureJson(bytes);
+  if (bytes.length > MAX_METADATA_BYTES || marks > MAX_MARKS) {
     throw new MultifdError(
       "USAGE",
-      `the image's metadata would have ${bytes.length} bytes and may have ${MAX_METADATA_BYTES}; store less with --meta and --meta-file`,
+      `the image's metadata would have ${bytes.length} bytes with ${marks} values and may have ${MAX_METADATA_BYTES} with ${MAX_MARKS}; store less with --meta and --meta-file`,
       { bytes: bytes.length, limit: MAX_METADATA_BYTES },
     );
   }
@@ -53,6 +60,11 @@ export function decodeMetadata(bytes: Uint8Array): ImageMetadata {
 }
 
 function parse(bytes: Uint8Array): unknown {
+  const { depth, marks } = measureJson(bytes);
+  if (depth > MAX_DEPTH || marks > MAX_MARKS) {
+    const found = `it nests ${depth} deep and has ${marks} values`;
+    throw damaged("metadata", `${found}; ${MAX_DEPTH} and ${MAX_MARKS} are allowed`, { what: "metadata" });
+  }
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
   } catch (cause) {

@@ -11,12 +11,17 @@ export const SUPERBLOCK_BYTES = 4096;
 export const MAX_BLOCK_BYTES: number = 1024 * 1024;
 
 export const MAX_MULTIFD_CHANNELS = 255;
-// Bounds a reader may rely on, so that a forged image cannot make it allocate without end. All are far beyond
-// a 16 TiB guest; a writer that would exceed one must use larger blocks or extents.
-export const MAX_METADATA_BYTES: number = 64 * 1024 * 1024;
+// Bounds a reader may rely on, whatever a forged image says. What a reader holds at once (metadata, extents, marks, one
+// block of each channel) stays below 64 MiB; checksums, the bulk of an index, are read as they are needed.
+export const MAX_METADATA_BYTES: number = 4 * 1024 * 1024;
+/** 16 TiB in blocks of 128 KiB make half of this. */
 export const MAX_INDEX_BYTES: number = 1024 * 1024 * 1024;
 /** Extents of all channels together. */
-export const MAX_EXTENTS: number = 4 * 1024 * 1024;
+export const MAX_EXTENTS: number = 256 * 1024;
+/** Marks of all channels together. */
+export const MAX_MARKS: number = 4 * 1024 * 1024;
+/** The block sizes of all channels added up: a reader holds a block of every channel at once. */
+export const MAX_BLOCK_SUM: number = 64 * 1024 * 1024;
 
 /** A piece of the file that holds consecutive bytes of one channel. */
 export interface Extent {
@@ -27,7 +32,7 @@ export interface Extent {
 }
 
 /** How the bytes of one connection lie in the image. */
-export interface ChannelRecord {
+export interface Channel {
   readonly kind: "main" | "multifd";
   /** multifd id 0..254; 0 for main. */
   readonly id: number;
@@ -35,11 +40,22 @@ export interface ChannelRecord {
   readonly length: number;
   /** Checksum granularity in bytes: a multiple of 4096, at most MAX_BLOCK_BYTES. Blocks never straddle extents. */
   readonly blockBytes: number;
-  readonly extents: readonly Extent[];
+  /** Offset and length of each extent in turn (extents.ts): objects would take five times the memory. */
+  readonly extents: Float64Array;
   /** multifd: ends of the SYNC packets; main: starts of the barriers. Ascending. Empty if main could not be walked. */
-  readonly marks: readonly number[];
+  readonly marks: Float64Array;
   /** main: what lies from here on is sent last, when every channel was delivered (RAM END, or the EOF byte). null: no such point. */
   readonly tail: number | null;
+}
+
+/** A channel as it is read from an index. */
+export interface ChannelRecord extends Channel {
+  /** Where the first of its checksums lies, from the base of the image; null with --checksum none. */
+  readonly checksumsAt: number | null;
+}
+
+/** A channel as it goes into an index. */
+export interface WrittenChannel extends Channel {
   /** CRC-32 (zlib) of each block of the channel's bytes, padding left out; null with --checksum none. */
   readonly checksums: Uint32Array | null;
 }
@@ -47,6 +63,11 @@ export interface ChannelRecord {
 export interface ImageIndex {
   /** Main first, then multifd 0..N-1. */
   readonly channels: readonly ChannelRecord[];
+}
+
+export interface WrittenIndex {
+  /** Main first, then multifd 0..N-1. */
+  readonly channels: readonly WrittenChannel[];
 }
 
 /** A checked piece of the file: metadata or index. */

@@ -47,24 +47,38 @@ export function sealedRegions(superblock: Superblock, availableBytes: number): S
   return { metadata, index };
 }
 
-/**
- * Compares what was read of a region with its checksum.
- *
- * @throws MultifdError IMAGE_DAMAGED
- */
-export function checkRegion(what: keyof SealedRegions, region: Region, bytes: Uint8Array): void {
-  const where = `${what} at byte ${region.offset}`;
-  const details = { what, offset: region.offset };
-  if (bytes.length !== region.length) {
-    throw damaged(where, `it has ${region.length} bytes and ${bytes.length} could be read`, details);
+/** The checksum of a region that is read piece by piece. */
+export class RegionSum {
+  readonly #what: keyof SealedRegions;
+  readonly #region: Region;
+  #crc = 0;
+  #bytes = 0;
+
+  constructor(what: keyof SealedRegions, region: Region) {
+    this.#what = what;
+    this.#region = region;
   }
-  const computed = crc32(bytes);
-  if (computed !== region.crc32) {
-    throw damaged(
-      where,
-      `the checksum is ${hex32(region.crc32)} but the bytes give ${hex32(computed)}`,
-      details,
-    );
+
+  push(bytes: Uint8Array): void {
+    this.#crc = crc32(bytes, this.#crc);
+    this.#bytes += bytes.length;
+  }
+
+  /** @throws MultifdError IMAGE_DAMAGED when what was pushed is not what the superblock says */
+  check(): void {
+    const { offset, length, crc32: stored } = this.#region;
+    const where = `${this.#what} at byte ${offset}`;
+    const details = { what: this.#what, offset };
+    if (this.#bytes !== length) {
+      throw damaged(where, `it has ${length} bytes and ${this.#bytes} could be read`, details);
+    }
+    if (this.#crc !== stored) {
+      throw damaged(
+        where,
+        `the checksum is ${hex32(stored)} but the bytes give ${hex32(this.#crc)}`,
+        details,
+      );
+    }
   }
 }
 

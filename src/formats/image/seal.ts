@@ -2,9 +2,10 @@ import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import { MultifdError } from "../../errors.ts";
 import { alignUp } from "./align.ts";
+import { extentsOf } from "./extents.ts";
 import { encodeIndex } from "./index.ts";
 import { encodeMetadata } from "./metadata.ts";
-import { type ImageIndex, type ImageMetadata, SUPERBLOCK_BYTES, type Superblock } from "./model.ts";
+import { type ImageMetadata, SUPERBLOCK_BYTES, type Superblock, type WrittenIndex } from "./model.ts";
 import { openImage } from "./open.ts";
 
 /** What makes written channel data an image. */
@@ -26,7 +27,7 @@ export interface Seal {
 export function buildSeal(
   image: Pick<Superblock, "uuid" | "createdMs">,
   metadata: ImageMetadata,
-  index: ImageIndex,
+  index: WrittenIndex,
 ): Seal {
   const metadataBytes = encodeMetadata(metadata);
   const indexBytes = encodeIndex(index);
@@ -58,10 +59,10 @@ export function buildSeal(
 }
 
 /** The first aligned byte behind superblock and extents. */
-function endOfData(index: ImageIndex): number {
+function endOfData(index: WrittenIndex): number {
   let end = SUPERBLOCK_BYTES;
   for (const record of index.channels) {
-    for (const extent of record.extents) end = Math.max(end, extent.offset + alignUp(extent.length));
+    for (const extent of extentsOf(record)) end = Math.max(end, extent.offset + alignUp(extent.length));
   }
   return end;
 }

@@ -1,7 +1,8 @@
 import { damaged } from "./damage.ts";
 
 const HIGH_WORD = 2 ** 32;
-const LARGEST_HIGH = Math.floor(Number.MAX_SAFE_INTEGER / HIGH_WORD);
+/** The high word of 2^53 - 1. */
+export const LARGEST_HIGH: number = Math.floor(Number.MAX_SAFE_INTEGER / HIGH_WORD);
 
 /** Size of a u64 on disk. */
 export const U64_BYTES = 8;

@@ -92,8 +92,12 @@ export class ByteInput {
       this.#at += count;
       return;
     }
-    this.#carry.copyWithin(0, count, this.#carried);
     this.#carried -= count;
+    if (this.#carried <= this.#at) {
+      // All that is left of it is in the chunk too: read in place again, or a walk of single bytes would copy each twice.
+      this.#at -= this.#carried;
+      this.#carried = 0;
+    } else this.#carry.copyWithin(0, count, count + this.#carried);
   }
 
   /** Passes over up to `count` bytes without looking at them and says how many were there. */
@@ -123,6 +127,7 @@ export class ResumableParser {
   readonly #input: ByteInput;
   readonly #steps: Steps<unknown>;
   #failure: { readonly error: unknown } | null = null;
+  #done = false;
 
   constructor(input: ByteInput, steps: Steps<unknown>) {
     this.#input = input;
@@ -133,13 +138,18 @@ export class ResumableParser {
     this.rethrow();
     this.#input.feed(chunk);
     try {
-      this.#steps.next();
+      this.#done = this.#steps.next().done ?? false;
     } catch (error) {
       this.#failure = { error };
       throw error;
     } finally {
       this.#input.release();
     }
+  }
+
+  /** The parser has read all that it wanted. */
+  get done(): boolean {
+    return this.#done;
   }
 
   rethrow(): void {

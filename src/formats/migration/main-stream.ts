@@ -10,7 +10,7 @@ import { TailFinder } from "./tail-finder.ts";
  * at its end. Where it cannot be followed (`undecided` says why), RAM is not interpreted further: ramEnd is
  * null, barriers is empty and barrierMode null, and the record counts say only what was met before.
  * A stream whose RAM has no END section (a background snapshot) keeps its barriers.
- * Holds 2 KiB, the barriers, and at most 16 MiB of vmdescription.
+ * Holds 2 KiB, the barriers and the names of RAMBlocks and devices, all of them limited.
  */
 export class MainWalker implements Walker<MainSummary> {
   readonly #input = new ByteInput();

@@ -1,6 +1,6 @@
 import { ByteInput, ResumableParser, type Steps } from "./byte-input.ts";
 import type { Compression, MultifdSummary, Walker } from "./summary.ts";
-import { hexWord, MULTIFD_MAGIC, PAGE_SIZE, protocolError, uuidText } from "./wire.ts";
+import { hexWord, MULTIFD_MAGIC, PAGE_SIZE, protocolError, SYNC_LIMIT, uuidText } from "./wire.ts";
 
 // Layouts and flags: MultiFDInit_t, MultiFDPacket_t, MultiFDPacketHdr_t, MultiFDPacketDeviceState_t and
 // MULTIFD_FLAG_* of QEMU 7.2.22 and 10.0.2, migration/multifd.{h,c}. All fields are big-endian.
@@ -114,8 +114,15 @@ function* walkChannel(input: ByteInput, tally: Tally): Steps<never> {
     tally.packets += 1;
     tally.boundary = input.offset;
     // 7.2 merges SYNC with data: the pages come first, so the SYNC takes effect behind the payload.
-    if ((flags & FLAG_SYNC) !== 0) tally.syncEnds.push(tally.boundary);
+    if ((flags & FLAG_SYNC) !== 0) noteSync(input, tally);
   }
+}
+
+function noteSync(input: ByteInput, tally: Tally): void {
+  if (tally.syncEnds.length === SYNC_LIMIT) {
+    throw packetError(input, tally, `has more than ${SYNC_LIMIT} SYNCs, which no migration has`);
+  }
+  tally.syncEnds.push(tally.boundary);
 }
 
 function readInit(input: ByteInput, tally: Tally): void {

@@ -1,7 +1,7 @@
 import { type ByteInput, type Steps, skipBytes } from "./byte-input.ts";
 import type { MainFacts } from "./main-facts.ts";
 import type { RamBlock } from "./summary.ts";
-import { hexWord, protocolError } from "./wire.ts";
+import { hexWord, protocolError, SYNC_LIMIT } from "./wire.ts";
 
 /** RAM_SAVE_FLAG_* of QEMU 7.2.22 and 10.0.2, migration/ram.c: the low bits of a record's first word. */
 export const RAM_FLAGS = {
@@ -95,7 +95,11 @@ export class RamRecords {
     if (modern && facts.barrierMode === "legacy") {
       throw protocolError("RAM has a MULTIFD_FLUSH although its START section had none", at);
     }
-    if (modern === (facts.barrierMode === "modern")) facts.barriers.push(at);
+    if (modern !== (facts.barrierMode === "modern")) return;
+    if (facts.barriers.length === SYNC_LIMIT) {
+      throw protocolError(`Main has more than ${SYNC_LIMIT} barriers, which no migration has`, at);
+    }
+    facts.barriers.push(at);
   }
 
   *#readBlockName(at: number): Steps {

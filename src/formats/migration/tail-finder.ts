@@ -1,10 +1,8 @@
 import { Buffer } from "node:buffer";
+import { DescriptionScanner } from "./vmdescription.ts";
 
-/**
- * A vmdescription is about 10 KiB to 1 MiB; this much is held at most, and a longer one is not recognised.
- */
+/** A vmdescription is about 10 KiB to 1 MiB; a longer one than this is not recognised. */
 export const VMDESCRIPTION_LIMIT: number = 16 * 1024 * 1024;
-const FIRST_HOLD = 64 * 1024;
 const BRACE = 0x7b;
 const FOOTER = 0x7e;
 /** EOF byte, VMDESCRIPTION type, u32 length: what stands before the JSON. */
@@ -28,8 +26,9 @@ export interface Tail {
 export class TailFinder {
   /** The bytes before the piece at hand; 0xff begins no candidate. */
   #recent: Buffer = Buffer.alloc(PREFIX_BYTES, 0xff);
-  #held: Buffer = Buffer.alloc(0);
-  #heldBytes = 0;
+  readonly #description = new DescriptionScanner();
+  /** Bytes of the candidate's text that have come, and that it announced. */
+  #seen = 0;
   #length = 0;
   /** EOF byte of the living candidate. */
   #eofByte: number | null = null;
@@ -45,8 +44,8 @@ export class TailFinder {
 
   /** To be called at the stream's end; null when no vmdescription ended there. */
   finish(): Tail | null {
-    if (this.#eofByte === null || this.#heldBytes !== this.#length) return null;
-    const description = parseDescription(this.#held.toString("utf8", 0, this.#length));
+    if (this.#eofByte === null || this.#seen !== this.#length) return null;
+    const description = this.#description.finish();
     return description === null ? null : { eofByte: this.#eofByte, ...description };
   }
 
@@ -64,32 +63,23 @@ export class TailFinder {
       if (length < 2 || length > VMDESCRIPTION_LIMIT) continue;
       this.#eofByte = offset + start;
       this.#length = length;
-      this.#heldBytes = 0;
+      this.#seen = 0;
+      this.#description.restart();
       return brace;
     }
     return bytes.length;
   }
 
   #follow(bytes: Buffer, from: number): number {
-    const end = Math.min(bytes.length, from + this.#length - this.#heldBytes);
+    const end = Math.min(bytes.length, from + this.#length - this.#seen);
     let at = from;
-    while (at < end && continuesBody(bytes[at] ?? 0, this.#heldBytes + at - from)) at++;
+    while (at < end && continuesBody(bytes[at] ?? 0, this.#seen + at - from)) at++;
     const alive = at === end && end > from;
-    if (alive) this.#hold(bytes.subarray(from, end));
-    else this.#eofByte = null;
+    if (alive) {
+      this.#description.push(bytes.subarray(from, end));
+      this.#seen += end - from;
+    } else this.#eofByte = null;
     return at;
-  }
-
-  /** Room grows with what has really arrived; a length alone gets none. */
-  #hold(piece: Buffer): void {
-    const needed = this.#heldBytes + piece.length;
-    if (needed > this.#held.length) {
-      const grown = Buffer.alloc(Math.max(FIRST_HOLD, Math.min(2 * needed, VMDESCRIPTION_LIMIT)));
-      this.#held.copy(grown, 0, 0, this.#heldBytes);
-      this.#held = grown;
-    }
-    piece.copy(this.#held, this.#heldBytes);
-    this.#heldBytes = needed;
   }
 }
 
@@ -99,22 +89,4 @@ export class TailFinder {
  */
 function continuesBody(byte: number, index: number): boolean {
   return byte >= 0x20 && (byte !== BRACE || index === 0 || index > 3);
-}
-
-/** `{"page_size": 4096, "devices": [{"name": …}, …]}`; QEMU 10 puts a "configuration" before it. */
-function parseDescription(text: string): { pageSize: number; devices: string[] } | null {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    return null;
-  }
-  if (!isRecord(json) || typeof json.page_size !== "number" || !Array.isArray(json.devices)) return null;
-  const devices = json.devices.map((device: unknown) => (isRecord(device) ? device.name : undefined));
-  const named = devices.every((name): name is string => typeof name === "string");
-  return named ? { pageSize: json.page_size, devices } : null;
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null;
 }

@@ -8,6 +8,12 @@ export const MAIN_MAGIC = 0x5145564d;
 export const PAGE_SIZE = 4096;
 
 /**
+ * Barriers on main and SYNCs on a channel: QEMU 7.2, which makes the most, makes about 20 a second. Each is
+ * remembered, so that a peer that sends nothing else would fill memory.
+ */
+export const SYNC_LIMIT: number = 1024 * 1024;
+
+/**
  * The bytes at `offset` cannot be what QEMU sends there. `what` says what stands there instead of what, and reads
  * on from the channel's name, which only the caller knows: "channel 3: has a packet …".
  */

@@ -9,7 +9,7 @@ export function feed(task: FeedTask): Promise<Answer<Fed>> {
   return answering(() => feedChannel(task, delayed));
 }
 
-const delayed: ReadBlock = async (image, block, slot) => {
+const delayed: ReadBlock = async (image, block, slot, checksums) => {
   await sleep(Math.random() * 12);
-  await readBlock(image, block, slot);
+  await readBlock(image, block, slot, checksums);
 };

@@ -15,8 +15,8 @@ export interface Death {
 export function feed(task: FeedTask): Promise<Answer<Fed>> {
   const death = JSON.parse(process.env.DYING_FEED ?? "null") as Death | null;
   return answering(() =>
-    feedChannel(task, async (image, block, slot) => {
-      await readBlock(image, block, slot);
+    feedChannel(task, async (image, block, slot, checksums) => {
+      await readBlock(image, block, slot, checksums);
       if (death?.connection === task.connection && block.position >= death.position) die(death.how);
     }),
   );

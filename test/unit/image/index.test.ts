@@ -1,7 +1,9 @@
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import { expect, test } from "vitest";
-import { decodeIndex, encodeIndex } from "../../../src/formats/image/index.ts";
+import { encodeIndex } from "../../../src/formats/image/index.ts";
+import { decodeIndex, IndexDecoder } from "../../../src/formats/image/index-decoder.ts";
 import { exampleImage } from "../../support/example-image.ts";
+import { indexAsRead } from "../../support/index-as-read.ts";
 
 const { index } = exampleImage();
 
@@ -20,8 +22,8 @@ test("an index comes back as it was, from any place in memory", () => {
   const bytes = encodeIndex(index);
   const shifted = new Uint8Array(bytes.length + 3);
   shifted.set(bytes, 3);
-  expect(decodeIndex(bytes)).toEqual(index);
-  expect(decodeIndex(shifted.subarray(3))).toEqual(index);
+  expect(decodeIndex(bytes)).toEqual(indexAsRead(index));
+  expect(decodeIndex(shifted.subarray(3), 8192)).toEqual(indexAsRead(index, 8192));
 });
 
 test("channels without checksums, extents, marks and tail come back too", () => {
@@ -32,8 +34,8 @@ test("channels without checksums, extents, marks and tail come back too", () => 
         id: 0,
         length: 0,
         blockBytes: 4096,
-        extents: [],
-        marks: [],
+        extents: new Float64Array(0),
+        marks: new Float64Array(0),
         tail: null,
         checksums: null,
       },
@@ -42,8 +44,8 @@ test("channels without checksums, extents, marks and tail come back too", () => 
         id: 0,
         length: 0,
         blockBytes: 4096,
-        extents: [],
-        marks: [],
+        extents: new Float64Array(0),
+        marks: new Float64Array(0),
         tail: null,
         checksums: null,
       },
@@ -51,13 +53,22 @@ test("channels without checksums, extents, marks and tail come back too", () => 
   } as const;
   const bytes = encodeIndex(bare);
   expect(bytes.length).toBe(16 + 2 * 48);
-  expect(decodeIndex(bytes)).toEqual(bare);
+  expect(decodeIndex(bytes)).toEqual(indexAsRead(bare));
 });
 
 test("an index cut anywhere is refused", () => {
   const bytes = encodeIndex(index);
   for (let length = 0; length < bytes.length; length++) {
     expect(() => decodeIndex(bytes.subarray(0, length)), `${length} bytes`).toThrow(damage("index byte"));
+  }
+});
+
+test("an index of which too little was read is refused", () => {
+  const bytes = encodeIndex(index);
+  for (const length of [0, 15, 16, 100, bytes.length - 1]) {
+    const decoder = new IndexDecoder({ offset: 4096, length: bytes.length });
+    if (length > 0) decoder.push(bytes.subarray(0, length));
+    expect(() => decoder.finish()).toThrow(damage(`byte ${length}: no more`));
   }
 });
 
@@ -86,9 +97,17 @@ test.each<[string, (bytes: Buffer) => void, string]>([
   expect(() => decodeIndex(patched(write))).toThrow(damage(message));
 });
 
-test("more extents than any image may have are refused before they are read", () => {
-  const head = encodeIndex({ channels: index.channels.slice(0, 1) }).subarray(0, 64);
-  const bytes = Buffer.concat([head, Buffer.alloc(16 * (4 * 1024 * 1024 + 1) + 2 * 8 + 8)]);
-  bytes.writeUInt32BE(4 * 1024 * 1024 + 1, 48);
-  expect(() => decodeIndex(bytes)).toThrow(damage("byte 48: there are 4194305 extents"));
+test.each([
+  ["extents", 48, 2 ** 18, 16],
+  ["marks", 52, 2 ** 22, 8],
+])("more %s than any image may have are refused before they are read", (what, field, limit, size) => {
+  const head = patched((bytes) => {
+    bytes.writeUInt32BE(0, 48);
+    bytes.writeUInt32BE(0, 52);
+    bytes.writeUInt32BE(limit + 1, field);
+  }).subarray(0, 64);
+  const decoder = new IndexDecoder({ offset: 4096, length: 64 + size * (limit + 1) + 8 });
+  const message = `byte ${field}: there are ${limit + 1} ${what}`;
+  expect(() => decoder.push(head)).toThrow(damage(message));
+  expect(() => decoder.finish()).toThrow(damage(message));
 });

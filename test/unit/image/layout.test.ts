@@ -1,10 +1,13 @@
 import { expect, test } from "vitest";
+import { packExtents } from "../../../src/formats/image/extents.ts";
 import { checkAgreement, checkLayout, usedRanges } from "../../../src/formats/image/layout.ts";
-import type { ChannelRecord, Extent, ImageIndex, Superblock } from "../../../src/formats/image/model.ts";
+import type { ChannelRecord, ImageIndex, Superblock } from "../../../src/formats/image/model.ts";
 import { decodeSuperblock, writingSuperblock } from "../../../src/formats/image/superblock.ts";
 import { exampleImage, exampleMetadata } from "../../support/example-image.ts";
+import { indexAsRead } from "../../support/index-as-read.ts";
 
-const { bytes, index } = exampleImage();
+const { bytes, index: written } = exampleImage();
+const index = indexAsRead(written, 0x7000);
 const superblock = decodeSuperblock(bytes);
 
 /** The example's index with one record changed: 0 is main, 1 channel 0, 2 channel 1. */
@@ -24,8 +27,11 @@ function withSuperblock(change: Partial<Superblock>): Layout {
 }
 
 function withExtents(...extents: readonly (readonly [number, number])[]): Layout {
-  const moved: Extent[] = extents.map(([offset, length]) => ({ offset, length }));
-  return withRecord(1, { extents: moved });
+  return withRecord(1, { extents: packExtents(extents.map(([offset, length]) => ({ offset, length }))) });
+}
+
+function withMarks(number: number, ...marks: readonly number[]): ImageIndex {
+  return changed(number, { marks: Float64Array.from(marks) });
 }
 
 const crc32 = 1;
@@ -77,11 +83,6 @@ test.each<[string, Layout, RegExp]>([
   ["an odd block size", withRecord(1, { blockBytes: 5000 }), /channel 0: its block size 5000/],
   ["a huge block size", withRecord(1, { blockBytes: 2 ** 20 + 4096 }), /channel 0: its block size 1052672/],
   [
-    "a checksum too few",
-    withRecord(1, { checksums: new Uint32Array(2) }),
-    /channel 0: it has 2 checksums for 3 blocks/,
-  ],
-  [
     "an unaligned extent",
     withExtents([0x1001, 8192], [0x5000, 1344]),
     /channel 0 at byte 4097: it does not start/,
@@ -127,15 +128,30 @@ test.each<[string, Layout, RegExp]>([
     /metadata at byte 24576: it overlaps channel 0/,
   ],
   ["an extent on another's padding", withExtents([0x1000, 8192], [0x3000, 1344]), /overlaps/],
-  ["marks that stand still", withRecord(1, { marks: [5, 5] }), /channel 0: its mark 5 does not ascend/],
-  ["marks that descend", withRecord(1, { marks: [6, 5] }), /channel 0: its mark 5 does not ascend from 6/],
-  ["a mark behind the end", withRecord(1, { marks: [9537] }), /channel 0: its mark 9537 lies beyond/],
+  ["marks that stand still", [superblock, withMarks(1, 5, 5)], /channel 0: its mark 5 does not ascend/],
+  ["marks that descend", [superblock, withMarks(1, 6, 5)], /channel 0: its mark 5 does not ascend from 6/],
+  ["a mark behind the end", [superblock, withMarks(1, 9537)], /channel 0: its mark 9537 lies beyond/],
   ["a tail on a multifd channel", withRecord(1, { tail: 9536 }), /channel 0: it has a tail/],
   ["a tail behind the end", withRecord(0, { tail: 226 }), /main: its tail 226/],
   ["a tail before the last mark", withRecord(0, { tail: 0x56 }), /main: its tail 86/],
 ])("%s is damage", (_what, [block, records], message) => {
   expect(() => checkLayout(block, records, bytes.length)).toThrow(
     expect.objectContaining({ code: "IMAGE_DAMAGED", message: expect.stringMatching(message) }),
+  );
+});
+
+test("blocks that a reader could not hold all at once are damage", () => {
+  const [main, channel] = index.channels;
+  const big = { length: 0, blockBytes: 2 ** 20, extents: new Float64Array(0), marks: new Float64Array(0) };
+  const many = (count: number): ImageIndex => ({
+    channels: [
+      { ...main, ...big, tail: null } as ChannelRecord,
+      ...Array.from({ length: count }, (_, id) => ({ ...channel, ...big, id }) as ChannelRecord),
+    ],
+  });
+  expect(() => checkLayout(superblock, many(63), bytes.length)).not.toThrow();
+  expect(() => checkLayout(superblock, many(64), bytes.length)).toThrow(
+    /its 65 channels add up to 68157440 bytes, more than 67108864/,
   );
 });
 
@@ -156,10 +172,10 @@ test("metadata and index must name the same number of channels", () => {
 });
 
 test("every channel needs a SYNC for each barrier, unless main's are unknown", () => {
-  expect(() => checkAgreement(exampleMetadata(), changed(2, { marks: [1408] }))).toThrow(
+  expect(() => checkAgreement(exampleMetadata(), withMarks(2, 1408))).toThrow(
     /channel 1: it has 1 SYNCs, but main has 2 barriers/,
   );
-  expect(() => checkAgreement(exampleMetadata(), changed(0, { marks: [] }))).not.toThrow();
+  expect(() => checkAgreement(exampleMetadata(), withMarks(0))).not.toThrow();
 });
 
 test("the ranges in use are told in the order of the file, without padding", () => {
@@ -172,4 +188,16 @@ test("the ranges in use are told in the order of the file, without padding", () 
     { what: "metadata", offset: 0x6000, length: 440 },
     { what: "index", offset: 0x7000, length: 304 },
   ]);
+});
+
+test("of very many ranges neighbours are told together, and none is left out", () => {
+  const count = 100_000;
+  const extents = Float64Array.from({ length: 2 * count }, (_, i) =>
+    i % 2 === 0 ? 0x10000 + i * 4096 : 4096,
+  );
+  const ranges = usedRanges(superblock, changed(1, { extents }), 0x1000);
+  expect(ranges.length).toBeLessThanOrEqual(65536);
+  expect(ranges[0]).toEqual({ what: "neighbours", offset: 0x1000, length: 0x3000 + 225 });
+  const { offset, length } = ranges.at(-1) ?? { offset: 0, length: 0 };
+  expect(offset + length).toBe(0x1000 + 0x10000 + 2 * (count - 1) * 4096 + 4096);
 });

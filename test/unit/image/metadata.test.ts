@@ -95,6 +95,17 @@ test.each<[string, Buffer]>([
 });
 
 test("metadata that no reader would accept for its size is not written", () => {
-  const user = { big: "x".repeat(64 * 1024 * 1024) };
-  expect(() => encodeMetadata({ ...metadata, user })).toThrow(failing("USAGE", "67108864", "--meta-file"));
+  const user = { big: "x".repeat(4 * 1024 * 1024) };
+  expect(() => encodeMetadata({ ...metadata, user })).toThrow(failing("USAGE", "4194304", "--meta-file"));
+});
+
+test("metadata with more values than any VM needs are neither written nor parsed", () => {
+  const devices = Array.from({ length: 2 ** 18 }, () => "");
+  expect(() => encodeMetadata({ ...metadata, devices })).toThrow(failing("USAGE", "values", "--meta-file"));
+  expect(() => decodeMetadata(json({ ...metadata, devices }))).toThrow(failing("IMAGE_DAMAGED", "262144"));
+});
+
+test("brackets and quotes inside of texts count for nothing", () => {
+  const user = { a: `${'[{"\\\\"'.repeat(50_000)}`, "[[[[[[[[[[[[[[[[[[": "" };
+  expect(decodeMetadata(encodeMetadata({ ...metadata, user })).user).toEqual(user);
 });

@@ -4,6 +4,12 @@ import { type Tail, TailFinder, VMDESCRIPTION_LIMIT } from "../../../src/formats
 import { be32, eofByte, vmdescription, vmdescriptionJson } from "../../support/stream-builder.ts";
 
 const JSON_TEXT = vmdescriptionJson(["timer"]);
+/** A valid description with a device whose fields nest so many levels deeper than itself. */
+function nested(depth: number): string {
+  const fields = `${"[".repeat(depth)}${"]".repeat(depth)}`;
+  return `{"page_size":4096,"devices":[{"name":"timer","fields":${fields}}]}`;
+}
+
 const TRUE_TAIL = Buffer.concat([eofByte, vmdescription(JSON_TEXT)]);
 
 function find(...parts: Buffer[]): Tail | null {
@@ -21,6 +27,22 @@ test("a vmdescription that ends with the stream is found, with the EOF byte befo
   expect(find(Buffer.alloc(300, 0x7b), TRUE_TAIL)).toEqual(found);
 });
 
+test.each([
+  ["an escaped name", '{"page_size":4096,"devices":[{"name":"ti\\u006der"}]}'],
+  ["strange texts", '{"page_size":4096,"a":"]}\\"\\\\","devices":[{"name":"timer","x":"{[:,"}]}'],
+  [
+    "names elsewhere",
+    '{"devices":[{"name":"timer","fields":[{"name":"x"}],"y":{"name":"z"}}],"page_size":4096}',
+  ],
+  [
+    "numbers of all kinds",
+    '{"x":[-1.5e+3,0,true,false,null],"devices":[{"name":"timer"}],"page_size":4096 }',
+  ],
+  ["deep fields", nested(50)],
+])("a description is understood: %s", (_, text) => {
+  expect(find(eofByte, vmdescription(text))).toEqual({ eofByte: 0, pageSize: 4096, devices: ["timer"] });
+});
+
 test("QEMU 10's description begins with the configuration", () => {
   const text = `{"configuration":{"vmsd_name":"configuration"},${JSON_TEXT.slice(1)}`;
   expect(find(eofByte, vmdescription(text))).toMatchObject({ eofByte: 0 });
@@ -33,6 +55,15 @@ test.each([
   ["a length too short", [eofByte, vmdescription(JSON_TEXT, JSON_TEXT.length - 1)]],
   ["broken JSON", [eofByte, vmdescription(JSON_TEXT.replace('"devices"', "devices"))]],
   ["JSON of something else", [eofByte, vmdescription('{"devices":[1],"page_size":4096}')]],
+  ["a device without a name", [eofByte, vmdescription('{"devices":[{"id":"a"}],"page_size":4096}')]],
+  ["a device whose name is no text", [eofByte, vmdescription('{"devices":[{"name":1}],"page_size":4096}')]],
+  ["devices that are no list", [eofByte, vmdescription('{"devices":{"name":"a"},"page_size":4096}')]],
+  ["a comma too many", [eofByte, vmdescription('{"devices":[],"page_size":4096,}')]],
+  ["an array closed as an object", [eofByte, vmdescription('{"devices":[},"page_size":4096}')]],
+  ["an object that is not closed", [eofByte, vmdescription('{"devices":[],"page_size":4096')]],
+  ["a number that is none", [eofByte, vmdescription('{"devices":[],"page_size":04096}')]],
+  ["text behind the object", [eofByte, vmdescription('{"devices":[],"page_size":4096}1')]],
+  ["nesting beyond all devices", [eofByte, vmdescription(nested(64))]],
   ["no page size", [eofByte, vmdescription('{"devices":[]}')]],
   ["a second one cut short behind a whole one", [TRUE_TAIL, TRUE_TAIL.subarray(0, -1)]],
   ["no EOF byte", [Buffer.from([0x7e]), vmdescription(JSON_TEXT)]],
