@@ -12,6 +12,8 @@ const OWNER_ONLY = 0o600;
 
 export interface ListenOptions {
   readonly allowRemote: boolean;
+  /** Closes the connections that wait already: on a socket of a manager's they are of a migration that failed. */
+  readonly discardBacklog: boolean;
   readonly onConnection: (connection: Connection) => void;
   readonly onError: (error: MultifdError) => void;
 }
@@ -36,7 +38,12 @@ export class Listener {
       );
     }
     const server = net.createServer({ pauseOnConnect: true, allowHalfOpen: true });
+    let discarding = options.discardBacklog;
     server.on("connection", (socket) => {
+      if (discarding) {
+        socket.destroy();
+        return;
+      }
       try {
         options.onConnection(Connection.detach(socket));
       } catch (error) {
@@ -45,7 +52,10 @@ export class Listener {
     });
     await listen(server, address);
     server.on("error", (error) => options.onError(listenError(address, error)));
-    return new Listener(server, boundAddress(server, address));
+    const listener = new Listener(server, boundAddress(server, address));
+    if (discarding) await listener.drainBacklog();
+    discarding = false;
+    return listener;
   }
 
   /** Accepts everything that is in the backlog by now. */

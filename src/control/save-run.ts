@@ -17,7 +17,7 @@ import { Reception } from "./reception.ts";
 import { describe, invalidate, seal } from "./seal.ts";
 import { decide } from "./seal-decision.ts";
 import { SILENT } from "./silent-log.ts";
-import { checkSpace } from "./space.ts";
+import { Space } from "./space.ts";
 import { drainedFigures } from "./streams.ts";
 import { checkSaveOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
 
@@ -39,7 +39,6 @@ export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): P
   const run = new SaveRun(options, target, code, log);
   let completed: CompletedEvent;
   try {
-    checkSpace(target, options, log);
     completed = await run.execute(address);
   } catch (error) {
     await run.discard();
@@ -69,7 +68,8 @@ class SaveRun {
 
   async execute(address: Address): Promise<CompletedEvent> {
     const { signal } = this.#options;
-    const drained = await this.#receive(address);
+    const space = new Space(this.#target, this.#options, this.#log);
+    const drained = await this.#receive(address, space);
     const { streams, evidence } = await decide(drained, this.#meter, this.#options);
     throwIfAborted(signal);
     const metadata = describe(streams, evidence, this.#options.meta ?? {});
@@ -86,7 +86,7 @@ class SaveRun {
   }
 
   /** Accepts and drains the channels; socket, workers and connections are gone when it returns. */
-  async #receive(address: Address): Promise<readonly Drained[]> {
+  async #receive(address: Address, space: Space): Promise<readonly Drained[]> {
     const options = this.#options;
     let pool: RunPool | null = null;
     let listener: Listener | null = null;
@@ -95,10 +95,13 @@ class SaveRun {
       channels: options.channels,
       connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
       stallTimeoutMs: options.stallTimeoutMs ?? 0,
-      prepare: () => invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs),
+      prepare: () => this.#prepare(),
       drain: (number, connection) => (pool as RunPool).run<Drained>(this.#task(number, connection)),
       drainBacklog: async () => listener?.drainBacklog(),
-      onTick: () => this.#progress(reception),
+      onTick: () => {
+        space.noteRam(this.#control.ramBytes);
+        this.#progress(reception);
+      },
       onIdentified: (channel) => {
         this.#log.debug({ channel }, "channel connected");
         options.onEvent?.({ event: "channel", channel });
@@ -110,6 +113,7 @@ class SaveRun {
     try {
       listener = await Listener.open(address, {
         allowRemote: options.allowRemote ?? false,
+        discardBacklog: options.discardBacklog ?? false,
         onConnection: (connection) => reception.accept(connection),
         onError: (error) => reception.fail(error),
       });
@@ -123,6 +127,11 @@ class SaveRun {
       await listener?.close();
       await pool?.close();
     }
+  }
+
+  async #prepare(): Promise<void> {
+    if (this.#options.replace === true) this.#target.giveUpEarlier();
+    await invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs);
   }
 
   #task(number: number, connection: Connection): DrainTask {

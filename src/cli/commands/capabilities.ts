@@ -30,6 +30,7 @@ interface Capabilities {
 }
 
 const FEATURES = [
+  "discard-backlog",
   "expect",
   "expect-bytes",
   "hold",
@@ -39,6 +40,7 @@ const FEATURES = [
   "meta-file",
   "offset",
   "rate",
+  "replace",
   "stall-timeout",
 ] as const;
 

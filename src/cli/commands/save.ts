@@ -12,6 +12,8 @@ import { parseChoice, parsePair, parsePositiveSize, usage } from "../values.ts";
 interface SaveFlags extends TransferFlags {
   readonly listen: string;
   readonly allowRemote?: true;
+  readonly discardBacklog?: true;
+  readonly replace?: true;
   readonly channels?: number;
   readonly hold?: true;
   readonly checksum?: "crc32" | "none";
@@ -32,6 +34,8 @@ export function addSaveCommand(program: Command, output: Output): void {
     .description("Accepts the channels of a migrating QEMU, and writes and seals an image.")
     .requiredOption("--listen <address>", "unix:PATH, tcp:HOST:PORT, or fd:N (a listening socket)")
     .option("--allow-remote", "accept a tcp address that is not loopback")
+    .option("--discard-backlog", "close what waits on fd:N already: a migration that failed left it")
+    .option("--replace", "give up an earlier image first: less disk is needed, and a failure leaves none")
     .addOption(
       valued(
         "--channels <n>",
@@ -70,6 +74,8 @@ async function runSave(image: string, flags: SaveFlags, session: Session): Promi
       ...transferOptions(image, flags, session),
       listen: flags.listen,
       allowRemote: flags.allowRemote,
+      discardBacklog: flags.discardBacklog,
+      replace: flags.replace,
       channels: flags.channels,
       checksum: flags.checksum,
       expectBytes: flags.expectBytes,
