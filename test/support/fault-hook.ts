@@ -63,8 +63,10 @@ function actAfter(fault: FaultSpec, call: () => unknown, args: unknown[]): unkno
 function act(fault: FaultSpec): void {
   switch (fault.act) {
     case "kill":
+    case "tear":
       process.kill(process.pid, "SIGKILL");
-      return pause();
+      pause();
+      return;
     case "kill-peer":
       process.kill(fault.pid ?? 0, "SIGKILL");
       return;
@@ -78,10 +80,6 @@ function act(fault: FaultSpec): void {
       return;
     case "exhaust":
       exhaust();
-      return;
-    case "tear":
-      process.kill(process.pid, "SIGKILL");
-      return pause();
   }
 }
 

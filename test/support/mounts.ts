@@ -27,13 +27,19 @@ export function useMounts(): Mounts {
       execFileSync("mount", ["-o", "remount,ro", directory]);
     },
     loopDevice(file, bytes) {
-      writeFileSync(file, "");
-      truncateSync(file, bytes);
-      const device = execFileSync("losetup", ["--find", "--show", file], { encoding: "utf8" }).trim();
-      undo.push(() => execFileSync("losetup", ["--detach", device]));
-      return device;
+      const device = attachLoopDevice(file, bytes);
+      undo.push(device.detach);
+      return device.path;
     },
   };
+}
+
+/** A block device over a new file of this size, until it is detached. */
+export function attachLoopDevice(file: string, bytes: number): { readonly path: string; detach(): void } {
+  writeFileSync(file, "");
+  truncateSync(file, bytes);
+  const path = execFileSync("losetup", ["--find", "--show", file], { encoding: "utf8" }).trim();
+  return { path, detach: () => void execFileSync("losetup", ["--detach", path]) };
 }
 
 /** A suite that may mount; says loudly that it did not run where that is not allowed. */
