@@ -1,14 +1,20 @@
 import fs from "node:fs";
 import net from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
-import { hasPendingConnection } from "../io/libc.ts";
+import { duplicate, hasPendingConnection } from "../io/libc.ts";
 import { type Address, formatAddress, isLoopback } from "./address.ts";
 import { Connection } from "./handover.ts";
 
 /** 1 main + 255 channels may connect before the first accept; 7.2 breaks for good when one is refused. */
 const BACKLOG = 512;
 const OWNER_ONLY = 0o600;
+const PENDING_POLL_MS = 10;
+/** QEMU connects all channels within a few milliseconds of each other. */
+const GATHER_MS = 100;
+
+type InheritedSocket = Extract<Address, { kind: "fd" }>;
 
 export interface ListenOptions {
   readonly allowRemote: boolean;
@@ -23,10 +29,13 @@ export class Listener {
   /** As given; a tcp port 0 is replaced by the one taken. */
   readonly address: string;
   readonly #server: net.Server;
+  /** A manager's socket: until accepting has begun. */
+  #gathering: Promise<void> | null = null;
+  #closed = false;
 
   private constructor(server: net.Server, address: string) {
-    this.#server = server;
     this.address = address;
+    this.#server = server;
   }
 
   /** Throws LISTEN_FAILED, or USAGE for a tcp address that needs allowRemote. */
@@ -38,39 +47,67 @@ export class Listener {
       );
     }
     const server = net.createServer({ pauseOnConnect: true, allowHalfOpen: true });
-    let discarding = options.discardBacklog;
     server.on("connection", (socket) => {
-      if (discarding) {
-        socket.destroy();
-        return;
-      }
       try {
         options.onConnection(Connection.detach(socket));
       } catch (error) {
         options.onError(listenError(address, error));
       }
     });
+    if (address.kind === "fd") {
+      await prepareInherited(address, options.discardBacklog);
+      const listener = new Listener(server, formatAddress(address));
+      listener.#gathering = listener.#gather(address).catch(options.onError);
+      return listener;
+    }
     await listen(server, address);
     server.on("error", (error) => options.onError(listenError(address, error)));
-    const listener = new Listener(server, boundAddress(server, address));
-    if (discarding) await listener.drainBacklog();
-    discarding = false;
-    return listener;
+    return new Listener(server, boundAddress(server, address));
   }
 
   /** Accepts everything that is in the backlog by now. */
-  async drainBacklog(): Promise<void> {
-    const fd = (this.#server as unknown as { _handle?: { fd?: number } })._handle?.fd;
-    // Each turn of the event loop accepts what is there.
-    while (fd !== undefined && fd >= 0 && this.#server.listening && hasPendingConnection(fd)) {
-      await new Promise((resolve) => setImmediate(resolve));
-    }
+  drainBacklog(): Promise<void> {
+    return drainBacklog(this.#server);
   }
 
   /** Stops listening and removes a unix socket's file. */
   async close(): Promise<void> {
+    this.#closed = true;
+    await this.#gathering;
     if (!this.#server.listening) return;
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  }
+
+  /**
+   * Accepts on a manager's socket only when QEMU has had the time to connect all its channels. A QEMU 7.2 whose first
+   * connections break while it makes the others can never migrate again ("duplicate yank instance"); as long as none is
+   * accepted, they survive even a SIGKILL of ours in the manager's backlog.
+   */
+  async #gather(address: InheritedSocket): Promise<void> {
+    while (!this.#closed && !hasPendingConnection(address.fd)) await sleep(PENDING_POLL_MS);
+    await sleep(GATHER_MS);
+    if (!this.#closed) await listen(this.#server, address);
+  }
+}
+
+/** Makes sure that a manager's descriptor listens, and closes what waits there if asked to. */
+async function prepareInherited(address: InheritedSocket, discardBacklog: boolean): Promise<void> {
+  const probe = net.createServer((socket) => socket.destroy());
+  try {
+    // Its own number, which it closes at its end.
+    await tryListen(probe, { kind: "fd", fd: duplicate(address.fd) });
+  } catch (error) {
+    throw listenError(address, error);
+  }
+  if (discardBacklog) await drainBacklog(probe);
+  await new Promise((resolve) => probe.close(resolve));
+}
+
+async function drainBacklog(server: net.Server): Promise<void> {
+  const fd = (server as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  // Each turn of the event loop accepts what is there.
+  while (fd !== undefined && fd >= 0 && server.listening && hasPendingConnection(fd)) {
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }
 

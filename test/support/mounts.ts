@@ -6,6 +6,8 @@ import { afterEach, describe, test } from "vitest";
 export interface Mounts {
   /** A new file system at `directory`, which is made. */
   mount(type: "tmpfs" | "ramfs", directory: string, options?: string): void;
+  /** A new ext4 of this size, over a file beside it, at `directory`, which is made. */
+  mountExt4(directory: string, bytes: number): void;
   /** Makes what was mounted at `directory` read-only. */
   makeReadOnly(directory: string): void;
   /** A block device over a new file of this size; returns the device's path. */
@@ -21,6 +23,14 @@ export function useMounts(): Mounts {
     mount(type, directory, options = "mode=0755") {
       mkdirSync(directory);
       execFileSync("mount", ["-t", type, "-o", options, "multifd-test", directory]);
+      undo.push(() => execFileSync("umount", ["--lazy", directory]));
+    },
+    mountExt4(directory, bytes) {
+      mkdirSync(directory);
+      const device = attachLoopDevice(`${directory}.ext4`, bytes);
+      undo.push(device.detach);
+      execFileSync("mkfs.ext4", ["-q", "-m", "0", device.path]);
+      execFileSync("mount", [device.path, directory]);
       undo.push(() => execFileSync("umount", ["--lazy", directory]));
     },
     makeReadOnly(directory) {

@@ -65,6 +65,17 @@ export class SaveTrials {
 
   /** Hits a save at a point, looks at what is left, and does it again. */
   async try(point: SavePoint): Promise<SaveVerdict> {
+    try {
+      return await this.#try(point);
+    } catch (error) {
+      // The next trial begins with a guest that nothing has happened to.
+      await this.#guest?.vm.kill();
+      this.#guest = null;
+      throw error;
+    }
+  }
+
+  async #try(point: SavePoint): Promise<SaveVerdict> {
     const guest = await this.#liveGuest();
     const ended = await this.#hit(guest, point);
     const image = await this.#judgeImage();
