@@ -97,6 +97,7 @@ class ChannelDrain {
       // Also when the first bytes are refused: the error then names the channel.
       this.#identify();
     }
+    this.#tellRam();
     if (this.#task.checksum) this.#crc = crc32(chunk, this.#crc);
     return this.#ring.advance(bytes);
   }
@@ -107,6 +108,13 @@ class ChannelDrain {
     if (this.#walker.main?.returnPath && !this.#control.returnPath) this.#control.setReturnPath();
     if (identity === null || this.#control.identity(connection) !== "unknown") return;
     this.#control.identify(connection, identity.kind === "main" ? "main" : identity.id);
+  }
+
+  /** Main lists the RAM blocks before the first page: early enough to warn of a disk that may be too small. */
+  #tellRam(): void {
+    const blocks = this.#walker.main?.ramBlocks ?? null;
+    if (blocks === null || this.#control.ramBytes !== 0) return;
+    this.#control.ramBytes = blocks.reduce((sum, block) => sum + block.usedLength, 0);
   }
 
   /** Writes a slot to its place. Its checksum was taken already: from here on the slot belongs to the write. */

@@ -1,9 +1,10 @@
 import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
-import { closeOnExec, hasPendingConnection } from "../io/libc.ts";
+import { closeOnExec, duplicate, hasPendingConnection } from "../io/libc.ts";
 import { type Address, formatAddress, isLoopback } from "./address.ts";
 import { Doorkeeper, type Warnings } from "./doorkeeper.ts";
 import { Connection } from "./handover.ts";
@@ -12,12 +13,19 @@ import { placeSocket, removeLeftLink, type SocketPlace } from "./socket-place.ts
 /** 1 main + 255 channels may connect before the first accept; 7.2 breaks for good when one is refused. */
 const BACKLOG = 512;
 const OWNER_ONLY = 0o600;
+const PENDING_POLL_MS = 10;
+/** QEMU connects all channels within a few milliseconds of each other. */
+const GATHER_MS = 100;
+
+type InheritedSocket = Extract<Address, { kind: "fd" }>;
 
 export interface ListenOptions {
   readonly allowRemote: boolean;
   /** Users, besides root and ourselves, whose processes may connect to a unix socket. */
   readonly allowUids: readonly number[];
   readonly log: Warnings;
+  /** Closes the connections that wait already: on a socket of a manager's they are of a migration that failed. */
+  readonly discardBacklog: boolean;
   readonly onConnection: (connection: Connection) => void;
   readonly onError: (error: MultifdError) => void;
 }
@@ -29,6 +37,9 @@ export class Listener {
   readonly #server: net.Server;
   readonly #place: SocketPlace | null;
   readonly #doorkeeper: Doorkeeper;
+  /** A manager's socket: until accepting has begun. */
+  #gathering: Promise<void> | null = null;
+  #closed = false;
 
   private constructor(
     server: net.Server,
@@ -54,6 +65,13 @@ export class Listener {
         options.onError(listenError(address, error));
       }
     });
+    if (address.kind === "fd") {
+      await prepareInherited(address, options);
+      const listener = new Listener(server, formatAddress(address), null, doorkeeper);
+      const onError = (error: unknown): void => options.onError(listenError(address, error));
+      listener.#gathering = listener.#gather(address, onError).catch(onError);
+      return listener;
+    }
     let place: SocketPlace | null = null;
     try {
       if (address.kind === "unix") {
@@ -78,19 +96,54 @@ export class Listener {
   }
 
   /** Accepts everything that is in the backlog by now. */
-  async drainBacklog(): Promise<void> {
-    const fd = (this.#server as unknown as { _handle?: { fd?: number } })._handle?.fd;
-    // Each turn of the event loop accepts what is there.
-    while (fd !== undefined && fd >= 0 && this.#server.listening && hasPendingConnection(fd)) {
-      await new Promise((resolve) => setImmediate(resolve));
-    }
+  drainBacklog(): Promise<void> {
+    return drainBacklog(this.#server);
   }
 
   /** Stops listening and removes a unix socket's file. */
   async close(): Promise<void> {
+    this.#closed = true;
+    await this.#gathering;
     this.#doorkeeper.close();
     await close(this.#server);
     this.#place?.remove();
+  }
+
+  /**
+   * Accepts on a manager's socket only when QEMU has had the time to connect all its channels. A QEMU 7.2 whose first
+   * connections break while it makes the others can never migrate again ("duplicate yank instance"); as long as none is
+   * accepted, they survive even a SIGKILL of ours in the manager's backlog.
+   */
+  async #gather(address: InheritedSocket, onError: (error: unknown) => void): Promise<void> {
+    while (!this.#closed && !hasPendingConnection(address.fd)) await sleep(PENDING_POLL_MS);
+    await sleep(GATHER_MS);
+    if (this.#closed) return;
+    await tryListen(this.#server, address);
+    this.#server.on("error", onError);
+  }
+}
+
+/** Makes sure that a manager's descriptor listens where it may, and closes what waits there if asked to. */
+async function prepareInherited(address: InheritedSocket, options: ListenOptions): Promise<void> {
+  closeOnExec(address.fd);
+  const probe = net.createServer((socket) => socket.destroy());
+  try {
+    // Its own number, which it closes at its end.
+    await tryListen(probe, { kind: "fd", fd: duplicate(address.fd) });
+    checkBound(probe, address, options);
+    if (options.discardBacklog) await drainBacklog(probe);
+  } catch (error) {
+    throw listenError(address, error);
+  } finally {
+    await close(probe);
+  }
+}
+
+async function drainBacklog(server: net.Server): Promise<void> {
+  const fd = (server as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  // Each turn of the event loop accepts what is there.
+  while (fd !== undefined && fd >= 0 && server.listening && hasPendingConnection(fd)) {
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }
 

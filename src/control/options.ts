@@ -46,6 +46,13 @@ export interface SaveOptions extends TransferOptions {
   readonly allowRemote?: boolean | undefined;
   /** Users besides root and ourselves whose processes may connect to a unix socket; the socket is opened to them. */
   readonly allowUids?: readonly number[] | undefined;
+  /** What waits on an `fd:N` socket at the start belongs to an earlier migration: closes it. Default false. */
+  readonly discardBacklog?: boolean | undefined;
+  /**
+   * Removes an earlier image at the path once QEMU connects, for a disk that holds one only. If the save then fails,
+   * there is none. Default false.
+   */
+  readonly replace?: boolean | undefined;
   /** How many multifd channels are expected, 0..255; any complete set when left out. */
   readonly channels?: number | undefined;
   /** Default crc32. */

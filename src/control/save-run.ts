@@ -19,7 +19,7 @@ import { describe, invalidate, seal } from "./seal.ts";
 import { decide } from "./seal-decision.ts";
 import { warnOfSharedRam } from "./shared-ram.ts";
 import { SILENT } from "./silent-log.ts";
-import { checkSpace } from "./space.ts";
+import { Space } from "./space.ts";
 import { drainedFigures } from "./streams.ts";
 import { teller } from "./telling.ts";
 import { checkSaveOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
@@ -42,7 +42,6 @@ export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): P
   const run = new SaveRun(options, target, code, log);
   let completed: CompletedEvent;
   try {
-    checkSpace(target, options, log);
     completed = await run.execute(address);
   } catch (error) {
     await run.discard();
@@ -75,7 +74,8 @@ class SaveRun {
 
   async execute(address: Address): Promise<CompletedEvent> {
     const { signal } = this.#options;
-    const drained = await this.#receive(address);
+    const space = new Space(this.#target, this.#options, this.#log);
+    const drained = await this.#receive(address, space);
     const { streams, evidence } = await decide(drained, this.#meter, this.#options);
     throwIfAborted(signal);
     warnOfSharedRam(streams.main, this.#log);
@@ -93,7 +93,7 @@ class SaveRun {
   }
 
   /** Accepts and drains the channels; socket, workers and connections are gone when it returns. */
-  async #receive(address: Address): Promise<readonly Drained[]> {
+  async #receive(address: Address, space: Space): Promise<readonly Drained[]> {
     const options = this.#options;
     let pool: RunPool | null = null;
     let listener: Listener | null = null;
@@ -102,11 +102,12 @@ class SaveRun {
       channels: options.channels,
       connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
       stallTimeoutMs: options.stallTimeoutMs ?? 0,
-      prepare: () => invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs),
+      prepare: () => this.#prepare(),
       drain: (number, connection) => (pool as RunPool).run<Drained>(this.#task(number, connection)),
       drainBacklog: async () => listener?.drainBacklog(),
       refused: () => listener?.refused ?? 0,
       onTick: () => {
+        space.noteRam(this.#control.ramBytes);
         this.#progress(reception);
         this.#warnOfReturnPath();
       },
@@ -123,6 +124,7 @@ class SaveRun {
         allowRemote: options.allowRemote ?? false,
         allowUids: options.allowUids ?? [],
         log: this.#log,
+        discardBacklog: options.discardBacklog ?? false,
         onConnection: (connection) => reception.accept(connection),
         onError: (error) => reception.fail(error),
       });
@@ -136,6 +138,11 @@ class SaveRun {
       await listener?.close();
       await pool?.close();
     }
+  }
+
+  async #prepare(): Promise<void> {
+    if (this.#options.replace === true) this.#target.giveUpEarlier();
+    await invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs);
   }
 
   #task(number: number, connection: Connection): DrainTask {

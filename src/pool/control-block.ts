@@ -9,6 +9,7 @@ export const MAX_CONNECTIONS = 512;
 const CURSOR = 0;
 const STORED = 1;
 const PACER = 2;
+const RAM = 3;
 const RECEIVED = 8;
 const WORDS_64 = RECEIVED + MAX_CONNECTIONS;
 
@@ -76,6 +77,15 @@ export class ControlBlock {
   /** Until when the budget of the rate limit is spent, in microseconds on the callers' clock. */
   get reservedUntil(): number {
     return Number(Atomics.load(this.#wide, PACER));
+  }
+
+  /** Save: the size of all RAM blocks, as soon as main has listed them; 0 before. */
+  get ramBytes(): number {
+    return Number(Atomics.load(this.#wide, RAM));
+  }
+
+  set ramBytes(bytes: number) {
+    Atomics.store(this.#wide, RAM, BigInt(bytes));
   }
 
   /** Bytes that moved on a connection. One writer: the worker that has it. */

@@ -70,6 +70,11 @@ export class HelperProcess {
     return this.#stderr;
   }
 
+  /** Whether SIGKILL ended it. */
+  get killed(): boolean {
+    return this.#exit === "SIGKILL";
+  }
+
   /** The first event of this name that fits, past or to come. */
   waitEvent(name: string, fits: (event: SeenEvent) => boolean = () => true): Promise<SeenEvent> {
     return this.#until(`the event ${name}`, () =>
@@ -80,7 +85,8 @@ export class HelperProcess {
   /** Exit status, or the name of the signal that ended it. */
   async exit(): Promise<string | number> {
     await this.#until("its end", () => this.#exit ?? undefined);
-    if (this.#unfinished !== "") throw new Error(`stdout ends in an unfinished line: ${this.#unfinished}`);
+    if (this.#unfinished !== "" && !this.killed)
+      throw new Error(`stdout ends in an unfinished line: ${this.#unfinished}`);
     return this.#exit as string | number;
   }
 

@@ -6,6 +6,8 @@ import { afterEach, describe, test } from "vitest";
 export interface Mounts {
   /** A new file system at `directory`, which is made. */
   mount(type: "tmpfs" | "ramfs", directory: string, options?: string): void;
+  /** A new ext4 of this size, over a file beside it, at `directory`, which is made. */
+  mountExt4(directory: string, bytes: number): void;
   /** Makes what was mounted at `directory` read-only. */
   makeReadOnly(directory: string): void;
   /** A block device over a new file of this size; returns the device's path. */
@@ -23,17 +25,31 @@ export function useMounts(): Mounts {
       execFileSync("mount", ["-t", type, "-o", options, "multifd-test", directory]);
       undo.push(() => execFileSync("umount", ["--lazy", directory]));
     },
+    mountExt4(directory, bytes) {
+      mkdirSync(directory);
+      const device = attachLoopDevice(`${directory}.ext4`, bytes);
+      undo.push(device.detach);
+      execFileSync("mkfs.ext4", ["-q", "-m", "0", device.path]);
+      execFileSync("mount", [device.path, directory]);
+      undo.push(() => execFileSync("umount", ["--lazy", directory]));
+    },
     makeReadOnly(directory) {
       execFileSync("mount", ["-o", "remount,ro", directory]);
     },
     loopDevice(file, bytes) {
-      writeFileSync(file, "");
-      truncateSync(file, bytes);
-      const device = execFileSync("losetup", ["--find", "--show", file], { encoding: "utf8" }).trim();
-      undo.push(() => execFileSync("losetup", ["--detach", device]));
-      return device;
+      const device = attachLoopDevice(file, bytes);
+      undo.push(device.detach);
+      return device.path;
     },
   };
+}
+
+/** A block device over a new file of this size, until it is detached. */
+export function attachLoopDevice(file: string, bytes: number): { readonly path: string; detach(): void } {
+  writeFileSync(file, "");
+  truncateSync(file, bytes);
+  const path = execFileSync("losetup", ["--find", "--show", file], { encoding: "utf8" }).trim();
+  return { path, detach: () => void execFileSync("losetup", ["--detach", path]) };
 }
 
 /** A suite that may mount; says loudly that it did not run where that is not allowed. */

@@ -16,14 +16,20 @@ export function useRawListeners(): (path: string, backlog?: number) => number {
   afterEach(() => {
     for (const fd of open.splice(0)) fs.closeSync(fd);
   });
-  return (path, backlog = BACKLOG) => {
-    const fd = socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0);
+  return (path, backlog) => {
+    const fd = openRawListener(path, backlog);
     open.push(fd);
-    // struct sockaddr_un: sa_family_t, then the path with its NUL.
-    const address = Buffer.concat([Buffer.from([AF_UNIX, 0]), Buffer.from(`${path}\0`)]);
-    if (bind(fd, address, address.length) !== 0 || listen(fd, backlog) !== 0) {
-      throw new Error(`cannot listen on ${path}: errno ${koffi.errno()}`);
-    }
     return fd;
   };
+}
+
+/** One such socket; closing it is the caller's. */
+export function openRawListener(path: string, backlog: number = BACKLOG): number {
+  const fd = socket(AF_UNIX, SOCK_STREAM_CLOEXEC, 0);
+  // struct sockaddr_un: sa_family_t, then the path with its NUL.
+  const address = Buffer.concat([Buffer.from([AF_UNIX, 0]), Buffer.from(`${path}\0`)]);
+  if (bind(fd, address, address.length) !== 0 || listen(fd, backlog) !== 0) {
+    throw new Error(`cannot listen on ${path}: errno ${koffi.errno()}`);
+  }
+  return fd;
 }

@@ -32,6 +32,7 @@ interface Capabilities {
 const FEATURES = [
   "allow-uid",
   "die-with-parent",
+  "discard-backlog",
   "expect",
   "expect-bytes",
   "hold",
@@ -41,6 +42,7 @@ const FEATURES = [
   "meta-file",
   "offset",
   "rate",
+  "replace",
   "stall-timeout",
   "verify-first",
 ] as const;

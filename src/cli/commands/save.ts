@@ -13,6 +13,8 @@ interface SaveFlags extends TransferFlags {
   readonly listen: string;
   readonly allowRemote?: true;
   readonly allowUid?: readonly number[];
+  readonly discardBacklog?: true;
+  readonly replace?: true;
   readonly channels?: number;
   readonly hold?: true;
   readonly checksum?: "crc32" | "none";
@@ -37,6 +39,8 @@ export function addSaveCommand(program: Command, output: Output): void {
     .requiredOption("--listen <address>", "unix:PATH, tcp:HOST:PORT, or fd:N (a listening socket)")
     .option("--allow-remote", "accept a tcp address that is not loopback")
     .addOption(repeatable("--allow-uid <uid>", "let this user's QEMU connect, too (repeatable)", parseUid))
+    .option("--discard-backlog", "close what waits on fd:N already: a migration that failed left it")
+    .option("--replace", "give up an earlier image first: less disk is needed, and a failure leaves none")
     .addOption(
       valued(
         "--channels <n>",
@@ -77,6 +81,8 @@ async function runSave(image: string, flags: SaveFlags, session: Session): Promi
       listen: flags.listen,
       allowRemote: flags.allowRemote,
       allowUids: flags.allowUid,
+      discardBacklog: flags.discardBacklog,
+      replace: flags.replace,
       channels: flags.channels,
       checksum: flags.checksum,
       expectBytes: flags.expectBytes,

@@ -88,6 +88,8 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
     sparse: kind === "regular",
     ownsFile: created !== null,
     capacity: kind === "block" ? deviceBytes(stat.rdev) - base : null,
+    earlierBytes: 0,
+    giveUpEarlier: () => undefined,
     async publish(): Promise<void> {
       if (created !== null) fs.fsyncSync(fd);
       fs.closeSync(fd);

@@ -8,6 +8,8 @@ import type { Target, TargetRequest } from "./target.ts";
 
 const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
 const OWNER_ONLY = 0o600;
+/** Unit of st_blocks, whatever the file system (stat(2)). */
+const STAT_BLOCK = 512;
 
 /** The name under which an image is written until it is sealed. One per image, so that a leftover is found again. */
 export function partialName(file: string): string {
@@ -54,6 +56,20 @@ class Replacement implements Target {
     this.#lock = lock;
     this.fd = fd;
     this.directIo = directIo;
+  }
+
+  get earlierBytes(): number {
+    const earlier = fs.lstatSync(this.#file, { throwIfNoEntry: false });
+    // Another name of it would keep its blocks.
+    return earlier?.nlink === 1 ? earlier.blocks * STAT_BLOCK : 0;
+  }
+
+  giveUpEarlier(): void {
+    try {
+      fs.rmSync(this.#file, { force: true });
+    } catch (error) {
+      throw ioError(error, `removing the earlier image ${this.#file}`);
+    }
   }
 
   async publish(): Promise<void> {

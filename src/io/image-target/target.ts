@@ -11,6 +11,10 @@ export interface Target {
   readonly ownsFile: boolean;
   /** Bytes from the base to the end of the device; null for regular files. */
   readonly capacity: number | null;
+  /** Bytes of disk that an earlier image takes beside the new one; 0 when writing in place. */
+  readonly earlierBytes: number;
+  /** Gives the earlier image up for good, so that its disk space is free. Nothing to do when writing in place. */
+  giveUpEarlier(): void;
   /** Makes the sealed image the one at its name. Everything was flushed before. */
   publish(): Promise<void>;
   /** Gives up: removes what this run created, and leaves what was there before wherever that is possible. */

@@ -1,0 +1,125 @@
+import fs from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { describe, expect, test } from "vitest";
+import { inspect, restore, verify } from "../../src/index.ts";
+import { useCli } from "../support/cli-run.ts";
+import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
+import { type FaultSpec, withFault } from "../support/fault-spec.ts";
+import { describeWithLoopDevices, useMounts } from "../support/mounts.ts";
+import { goodImage, useSaves } from "../support/save-under-test.ts";
+
+const MIB = 2 ** 20;
+const { scratch, start, listening } = useSaves();
+const cli = useCli();
+const FAILED = { status: 5, code: "IO" };
+
+type Place = Pick<FaultSpec, "thread" | "call" | "nth">;
+const WRITES: readonly (readonly [string, Place])[] = [
+  ["the superblock that says writing", { thread: "main", call: "write", nth: 2 }],
+  ["its flush", { thread: "main", call: "fdatasync", nth: 1 }],
+  ["the first block of data", { thread: "worker", call: "write", nth: 1 }],
+  ["a later block of data", { thread: "worker", call: "write", nth: 4 }],
+  ["the flush of the data", { thread: "main", call: "fdatasync", nth: 2 }],
+  ["the index", { thread: "main", call: "write", nth: 3 }],
+  ["cutting the file", { thread: "main", call: "ftruncateSync", nth: 1 }],
+  ["the flush of the index", { thread: "main", call: "fdatasync", nth: 3 }],
+  ["the sealed superblock", { thread: "main", call: "write", nth: 4 }],
+  ["its flush", { thread: "main", call: "fdatasync", nth: 4 }],
+  ["the rename", { thread: "main", call: "renameSync", nth: 1 }],
+];
+
+describe("an I/O error", () => {
+  test.each(WRITES)("at %s of a save leaves the earlier image and nothing else: %j", async (_what, place) => {
+    const old = await goodImage();
+    await writeFile(scratch.file("vm.mfd"), old);
+    const fault: FaultSpec = { ...place, when: "before", act: "fail" };
+    const { helper, peer } = await listening(scratch.file("vm.mfd"), ["--workers", "1"], withFault(fault));
+    await peer.play(largeMigration(2, 8 * MIB));
+    expect(await helper.failure()).toMatchObject({ ...FAILED, message: expect.stringContaining("EIO") });
+    expect(await scratch.names()).toEqual(["vm.mfd"]);
+    expect(old.equals(await scratch.read("vm.mfd"))).toBe(true);
+  });
+
+  test.each([
+    { thread: "main", call: "read", nth: 1 },
+    { thread: "main", call: "read", nth: 2 },
+    { thread: "worker", call: "read", nth: 1 },
+    { thread: "worker", call: "read", nth: 3 },
+  ] as const)("while an image is read ends verify: %j", async (place) => {
+    const { helper, peer } = await listening(scratch.file("vm.mfd"));
+    await peer.play(largeMigration(2, 8 * MIB));
+    await helper.success();
+    const fault: FaultSpec = { ...place, when: "before", act: "fail" };
+    const verifying = start(["verify", scratch.file("vm.mfd"), "--json", "--workers", "1"], withFault(fault));
+    expect(await verifying.failure()).toMatchObject({ ...FAILED, message: expect.stringContaining("EIO") });
+    const { status } = await cli(["verify", scratch.file("vm.mfd")]).finished;
+    expect(status).toBe(0);
+  });
+});
+
+describeWithLoopDevices("a block device that fails behind its first megabytes", () => {
+  const { mount, loopDevice } = useMounts();
+
+  // Its file has holes that the file system beneath has no room for.
+  function failingDevice(): string {
+    mount("tmpfs", scratch.file("d"), "size=4m");
+    return loopDevice(scratch.file("d/disk"), 64 * MIB);
+  }
+
+  test.each(["on", "off"])("is told, and has no image, --direct-io %s", async (directIo) => {
+    const device = failingDevice();
+    const { helper, peer } = await listening(device, ["--direct-io", directIo]);
+    // Through the page cache only a flush tells what became of the writes.
+    await peer.play(largeMigration(2, 16 * MIB));
+    const { status, code } = await helper.failure();
+    expect({ status, code }).toEqual({ status: 5, code: expect.stringMatching(/^(IO|NO_SPACE)$/) });
+    const fd = fs.openSync(device, "r");
+    fs.closeSync(fd);
+    await expect(restore({ image: device, connect: "unix:/nonexistent" })).rejects.toMatchObject({
+      code: expect.stringMatching(/^(NOT_SEALED|NOT_AN_IMAGE)$/),
+    });
+  });
+});
+
+describeWithLoopDevices("a write that is torn, and the helper gone with it", () => {
+  const { loopDevice } = useMounts();
+  const TORN: readonly (readonly [string, Place])[] = [
+    ["the superblock that says writing", { thread: "main", call: "write", nth: 1 }],
+    ["the first block of data", { thread: "worker", call: "write", nth: 1 }],
+    ["a later block of data", { thread: "worker", call: "write", nth: 5 }],
+    ["the index", { thread: "main", call: "write", nth: 2 }],
+    ["the sealed superblock", { thread: "main", call: "write", nth: 3 }],
+  ];
+
+  for (const directIo of ["on", "off"]) {
+    test.each(TORN)(`over an image in place, --direct-io ${directIo}: %s`, async (_what, place) => {
+      const device = loopDevice(scratch.file("disk"), 32 * MIB);
+      const first = await listening(device);
+      await first.peer.play(largeMigration(2, 12 * MIB));
+      await first.helper.success();
+      const old = await inspect({ image: device });
+
+      const fault: FaultSpec = { ...place, when: "before", act: "tear" };
+      const args = ["--direct-io", directIo, "--workers", "1"];
+      const { helper, peer } = await listening(device, args, withFault(fault));
+      await peer.play(largeMigration(2, 12 * MIB)).catch(() => undefined);
+      expect(await helper.exit()).toBe("SIGKILL");
+
+      const now = await inspect({ image: device }).catch((error: { code?: string }) => error.code);
+      if (typeof now === "object" && now.sealed) {
+        // Half of a superblock is all of it, as the rest is zero in both: then all that it speaks of must be there.
+        expect(place).toMatchObject({ thread: "main", call: "write" });
+        await verify({ image: device, workers: 1 });
+        if (now.imageUuid === old.imageUuid) expect(place.nth).toBe(1);
+      } else {
+        await expect(restore({ image: device, connect: "unix:/nonexistent" })).rejects.toMatchObject({
+          code: expect.stringMatching(/^(NOT_SEALED|NOT_AN_IMAGE|IMAGE_DAMAGED)$/),
+        });
+      }
+      const again = await listening(device);
+      await again.peer.play(tinyMigration());
+      await again.helper.success();
+      await verify({ image: device, workers: 1 });
+    });
+  }
+});

@@ -1,0 +1,54 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { useHelpers } from "../support/helper-process.ts";
+import { Lab } from "../support/lab.ts";
+import { describeBothQemus } from "../support/qemus.ts";
+import { seededRandom } from "../support/random.ts";
+import { restorePoints } from "../support/restore-points.ts";
+import { type ImageKind, RestoreTrials } from "../support/restore-trials.ts";
+import { nameOfPoint, savePoints } from "../support/save-points.ts";
+import { SaveTrials } from "../support/save-trials.ts";
+import { useVms } from "../support/vms.ts";
+
+// Every named phase once; `npm run crash-matrix` is the long form, with both QEMUs and at random times too.
+const ONCE = { perPhase: 1, workers: 3, random: 1 };
+const KINDS: readonly ImageKind[] = ["paused", "live", "compressed"];
+
+describeBothQemus("hit at every phase of a save", ({ ten }) => {
+  const start = useHelpers();
+  let lab: Lab;
+  let trials: SaveTrials;
+  beforeAll(async () => {
+    lab = await Lab.open();
+    trials = new SaveTrials(ten, lab, start, { image: lab.file("vm.mfd") });
+    await trials.prepare();
+  });
+  afterAll(() => lab.close());
+  const random = seededRandom();
+  for (const point of savePoints(random, { connections: 5, probes: 1, lengthMs: 300 }, ONCE)) {
+    test(`${nameOfPoint(point)} (TEST_SEED=${random.seed})`, async () => {
+      expect(["old", "new"]).toContain((await trials.try(point)).image);
+    });
+  }
+});
+
+describeBothQemus("hit at every step of a restore", ({ seven }) => {
+  const start = useHelpers();
+  const vms = useVms();
+  let lab: Lab;
+  let trials: RestoreTrials;
+  beforeAll(async () => {
+    lab = await Lab.open();
+    trials = new RestoreTrials(seven, lab, start, vms);
+    await trials.prepare();
+  });
+  afterAll(() => lab.close());
+  const random = seededRandom();
+  const points = restorePoints(random, { connections: 5, lengthMs: 800 }, ONCE);
+  for (const [number, point] of points.entries()) {
+    const kind = KINDS[number % KINDS.length] as ImageKind;
+    test(`${kind}, ${nameOfPoint(point)} (TEST_SEED=${random.seed})`, async () => {
+      const { qemu } = await trials.try(point, kind);
+      if (point.phase === "feeding" && point.victim !== "qemu") expect(qemu).toBe("ended");
+    });
+  }
+});

@@ -1,0 +1,116 @@
+/**
+ * Preloaded into the real command line (`node --import`, in every thread) to let one fault happen at an exact place:
+ * at the n-th call of a function in main or in a worker. Importing it without FAULT does nothing.
+ */
+import type { Buffer } from "node:buffer";
+import fs from "node:fs";
+import net from "node:net";
+import { isMainThread } from "node:worker_threads";
+import type { FaultSpec } from "./fault-spec.ts";
+
+type AnyFunction = (...args: unknown[]) => unknown;
+
+const spec = JSON.parse(process.env.FAULT ?? "null") as FaultSpec | null;
+if (spec !== null && isMainThread === (spec.thread === "main")) await install(spec);
+
+async function install(fault: FaultSpec): Promise<void> {
+  const [owner, name] = await place(fault);
+  const original = owner[name] as AnyFunction;
+  let calls = 0;
+  const replacement = function (this: unknown, ...args: unknown[]): unknown {
+    // Events of a server: only connections count.
+    if (fault.call === "accept" && args[0] !== "connection") return original.apply(this, args);
+    calls++;
+    if (calls !== fault.nth) return original.apply(this, args);
+    if (fault.act === "fail") return refuse(fault, args);
+    if (fault.act === "tear") tear(args);
+    else if (fault.when === "after") return actAfter(fault, () => original.apply(this, args), args);
+    act(fault);
+    return original.apply(this, args);
+  };
+  // promisify looks for symbols on fs functions; they must survive.
+  Object.defineProperties(replacement, Object.getOwnPropertyDescriptors(original));
+  owner[name] = replacement;
+}
+
+/** Where the function of a fault hangs. */
+async function place({ call }: FaultSpec): Promise<[Record<string, unknown>, string]> {
+  if (call === "accept") return [net.Server.prototype as unknown as Record<string, unknown>, "emit"];
+  if (call === "connect") return [net as unknown as Record<string, unknown>, "connect"];
+  if (call === "send") return [net.Socket.prototype as unknown as Record<string, unknown>, "write"];
+  if (call === "setTailSent" || call === "addDelivered" || call === "setFinished" || call === "take") {
+    const { ControlBlock } = await import("../../src/pool/control-block.ts");
+    return [ControlBlock.prototype as unknown as Record<string, unknown>, call];
+  }
+  return [fs as unknown as Record<string, unknown>, call];
+}
+
+/** Synchronous calls are over when they return, the others when they call back. */
+function actAfter(fault: FaultSpec, call: () => unknown, args: unknown[]): unknown {
+  const callback = args.at(-1);
+  if (typeof callback === "function") {
+    args[args.length - 1] = (...results: unknown[]) => {
+      act(fault);
+      callback(...results);
+    };
+    return call();
+  }
+  const result = call();
+  act(fault);
+  return result;
+}
+
+function act(fault: FaultSpec): void {
+  switch (fault.act) {
+    case "kill":
+    case "tear":
+      process.kill(process.pid, "SIGKILL");
+      pause();
+      return;
+    case "kill-peer":
+      process.kill(fault.pid ?? 0, "SIGKILL");
+      return;
+    case "throw":
+      setImmediate(() => {
+        throw new Error("a worker that was told to throw");
+      });
+      return;
+    case "exit":
+      process.exit(9);
+      return;
+    case "exhaust":
+      exhaust();
+  }
+}
+
+/** A signal to ourselves may take a moment; nothing may happen meanwhile. */
+function pause(): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10_000);
+}
+
+/** Fills the thread's heap until V8 ends the thread. */
+function exhaust(): void {
+  const hoard: unknown[] = [];
+  for (;;) hoard.push(new Array(1024).fill(hoard.length));
+}
+
+/** The first half of a write arrives, and nothing more. */
+function tear(args: unknown[]): void {
+  const [fd, buffer, offset, length, position] = args as [number, Buffer, number, number, number];
+  const half = Math.max(512, Math.floor(length / 2 / 4096) * 4096);
+  // A buffer of its own would not be aligned for O_DIRECT.
+  fs.writeSync(fd, buffer, offset, half, position);
+}
+
+/** The call fails as the spec says, through its callback or at once. */
+function refuse(fault: FaultSpec, args: unknown[]): unknown {
+  const code = fault.errno ?? "EIO";
+  const error = Object.assign(new Error(`${code}: told to fail, ${fault.call}`), {
+    code,
+    syscall: fault.call,
+  });
+  const callback = args.at(-1);
+  if (typeof callback !== "function") throw error;
+  setImmediate(() => callback(error));
+  return undefined;
+}
