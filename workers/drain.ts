@@ -71,7 +71,8 @@ class ChannelDrain {
     const { blockBytes, checksum } = this.#task;
     await this.#inlet.ended;
     const activeMs = this.#received === 0 ? 0 : performance.now() - this.#firstByteAt;
-    await this.#ring.finish();
+    // Without an identity nothing was written and nothing will be: finish() says why.
+    if (this.#walker.identity !== null) await this.#ring.finish();
     return {
       summary: this.#walker.finish(),
       blockBytes,
@@ -84,6 +85,8 @@ class ChannelDrain {
 
   /** Takes note of bytes that were read into the ring; false stops reading until the ring has room. */
   #accept(bytes: number): boolean {
+    // Main keeps the connection open a little longer; QEMU must not complete meanwhile what is lost already.
+    if (this.#control.giveUp) throw new MultifdError("CANCELLED", "the run was given up");
     const chunk = this.#ring.latest(bytes);
     if (this.#received === 0) this.#firstByteAt = performance.now();
     this.#received += bytes;
@@ -101,6 +104,7 @@ class ChannelDrain {
   #identify(): void {
     const { connection } = this.#task;
     const { identity } = this.#walker;
+    if (this.#walker.main?.returnPath && !this.#control.returnPath) this.#control.setReturnPath();
     if (identity === null || this.#control.identity(connection) !== "unknown") return;
     this.#control.identify(connection, identity.kind === "main" ? "main" : identity.id);
   }
@@ -117,6 +121,9 @@ class ChannelDrain {
     const whole = padded(length);
     // What an earlier block left behind in the slot has no business in the file.
     slot.fill(0, length, whole);
+    // An image in place is marked as unfinished first; that waits for a QEMU, so that a mere look at the socket costs nothing.
+    await this.#control.until(() => this.#control.prepared || this.#control.giveUp);
+    if (!this.#control.prepared) return;
     await this.#write(image.fd, slot.subarray(0, whole), image.base + offset);
   }
 }

@@ -33,7 +33,7 @@ export async function connectChannel(
     return Connection.detach(socket);
   } catch (error) {
     socket.destroy();
-    throw connectError(address, error);
+    throw signal.aborted ? connectError(address, error) : closedAtOnce(address, error);
   } finally {
     signal.removeEventListener("abort", abort);
   }
@@ -76,6 +76,17 @@ function connectOnce(address: Address, signal: AbortSignal): Promise<net.Socket>
       resolve(socket);
     });
   });
+}
+
+/** It listened, and then would not have this channel. */
+function closedAtOnce(address: Address, error: unknown): MultifdError {
+  const text = error instanceof Error ? error.message : String(error);
+  return new MultifdError(
+    "DESTINATION_CLOSED",
+    `the destination at ${formatAddress(address)} closed a connection as it was made (${text}): its multifd channels, UUID or compression may not be the image's (see inspect), and its own messages tell more`,
+    { address: formatAddress(address) },
+    error,
+  );
 }
 
 function connectError(address: Address, error: unknown): MultifdError {

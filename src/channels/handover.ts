@@ -1,7 +1,7 @@
 import fs from "node:fs";
 import type net from "node:net";
 import { MultifdError } from "../errors.ts";
-import { duplicate, shutdownConnection } from "../io/libc.ts";
+import { duplicate, shutdownConnection, unsentBytes } from "../io/libc.ts";
 
 /**
  * A connection that main accepted or made and that a worker drains or feeds.
@@ -41,6 +41,11 @@ export class Connection {
   /** Ends the connection for everyone; whoever waits on it wakes up. */
   kill(): void {
     if (this.#open) shutdownConnection(this.#killFd);
+  }
+
+  /** What the peer has not read yet, as the kernel counts it (buffers included); 0 once closed. */
+  get outstanding(): number {
+    return this.#open ? unsentBytes(this.#killFd) : 0;
   }
 
   /**

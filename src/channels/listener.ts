@@ -1,5 +1,6 @@
 import fs from "node:fs";
 import net from "node:net";
+import path from "node:path";
 import { MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
 import { hasPendingConnection } from "../io/libc.ts";
@@ -139,7 +140,10 @@ function listenError(address: Address, error: unknown): MultifdError {
 }
 
 function advice(address: Address, errno: string): string {
-  if (errno !== "EADDRINUSE") return "check the address and the directory's permissions";
+  if (address.kind === "fd") return "fd:N must be a listening socket that this process inherited";
+  if (address.kind === "unix" && !fs.existsSync(path.dirname(address.path)))
+    return "its directory does not exist";
+  if (errno !== "EADDRINUSE") return "check the address and the permissions";
   if (address.kind === "unix" && !isSocket(address.path)) {
     return "what stands there is not a socket; choose another path";
   }

@@ -6,7 +6,7 @@ export const parseChannels: (text: string, what: string) => number = parseIntege
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** "channels=4,uuid=…,machine=pc-q35-7.2": any of the three, each once. */
+/** "channels=4,uuid=…,machine=pc-q35-7.2": any of the three, each once; "uuid=none" is a VM without a UUID. */
 export function parseExpect(text: string, what: string): Expectations {
   const expected: { channels?: number; uuid?: string; machine?: string } = {};
   for (const part of text.split(",")) {
@@ -15,7 +15,8 @@ export function parseExpect(text: string, what: string): Expectations {
     if (key === "channels") expected.channels = parseChannels(value, `${what} channels`);
     else if (key === "uuid") expected.uuid = parseUuid(value, what);
     else if (key === "machine" && value !== "") expected.machine = value;
-    else throw usage(`${what} knows channels=N, uuid=UUID and machine=NAME, not ${JSON.stringify(part)}`);
+    else
+      throw usage(`${what} knows channels=N, uuid=UUID|none and machine=NAME, not ${JSON.stringify(part)}`);
   }
   return expected;
 }
@@ -33,6 +34,6 @@ export function mergeExpectations(
 }
 
 function parseUuid(text: string, what: string): string {
-  if (!UUID.test(text)) throw usage(`${what} wants uuid=xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`);
-  return text.toLowerCase();
+  if (text === "none" || UUID.test(text)) return text.toLowerCase();
+  throw usage(`${what} wants uuid=xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx or uuid=none`);
 }

@@ -1,5 +1,7 @@
-import type { ChannelReport, DestinationNeeds, ImageReport } from "../index.ts";
+import type { ChannelReport, ImageReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
+import { describeRestore } from "./restore-page.ts";
+import { type Row, section } from "./section.ts";
 
 type ImageMetadata = NonNullable<ImageReport["metadata"]>;
 
@@ -11,7 +13,7 @@ export function describeImage(report: ImageReport): string {
     sections.push(describeVm(metadata), describeChannels(report.channels), describeRam(metadata));
     sections.push(...describeUserData(metadata));
   }
-  if (destination !== null) sections.push(describeDestination(report, destination));
+  if (destination !== null) sections.push(describeRestore(report, destination));
   return `${sections.join("\n\n")}\n`;
 }
 
@@ -67,8 +69,9 @@ function describeChannels(channels: readonly ChannelReport[]): string {
 }
 
 function describeRam(metadata: ImageMetadata): string {
+  const shared = metadata.capabilities.includes("x-ignore-shared");
   return section(
-    "RAM blocks",
+    shared ? "RAM blocks (the contents of shared ones are not in this image)" : "RAM blocks",
     metadata.ramBlocks.map((block): Row => [block.name, formatBytes(block.usedLength)]),
   );
 }
@@ -82,65 +85,4 @@ function describeUserData({ user, userBinary }: ImageMetadata): string[] {
     ),
   ];
   return rows.length === 0 ? [] : [section("Metadata", rows)];
-}
-
-function describeDestination(report: ImageReport, needs: DestinationNeeds): string {
-  const options = [
-    needs.machine === null ? "-machine as at the source" : `-machine ${needs.machine}`,
-    needs.uuid === null ? "without -uuid" : `-uuid ${needs.uuid}`,
-    "-incoming defer -S",
-  ];
-  const ram = needs.zeroedRam
-    ? "must be all zero: start QEMU afresh, and truncate a shared memory file to 0 and back before"
-    : "need not be zeroed";
-  const requirements = section("To restore it", [
-    ["start QEMU", options.join(" ")],
-    ["the rest", "devices, RAM size and accelerator as at the source"],
-    ["RAM", ram],
-  ]);
-  const offset = report.base === 0 ? "" : ` --offset ${report.base}`;
-  return `${requirements}
-  then, by QMP, in this order:
-${qmpCommands(report, needs)
-  .map((command) => `    ${printable(JSON.stringify(command))}`)
-  .join("\n")}
-  then, when migrate-incoming has returned:
-    multifd-helper restore ${printable(quoteForShell(report.path))}${offset} --connect unix:/PATH/OF/SOCKET`;
-}
-
-function qmpCommands(report: ImageReport, needs: DestinationNeeds): object[] {
-  const capabilities = [
-    "events",
-    ...(needs.multifd ? ["multifd"] : []),
-    ...(report.metadata?.capabilities ?? []),
-  ].map((capability) => ({ capability, state: true }));
-  const parameters = {
-    "multifd-channels": needs.multifdChannels,
-    "multifd-compression": needs.multifdCompression,
-  };
-  return [
-    { execute: "migrate-set-capabilities", arguments: { capabilities } },
-    ...(needs.multifd ? [{ execute: "migrate-set-parameters", arguments: parameters }] : []),
-    { execute: "migrate-incoming", arguments: { uri: "unix:/PATH/OF/SOCKET" } },
-  ];
-}
-
-type Row = readonly [label: string, value: string | undefined];
-
-/** A heading and aligned rows; rows without a value are left out. */
-function section(heading: string, rows: readonly Row[]): string {
-  const width = Math.max(12, ...rows.map(([label]) => label.length));
-  const lines = rows.flatMap(([label, value]) =>
-    value === undefined ? [] : [`  ${printable(label).padEnd(width)}  ${printable(value)}`],
-  );
-  return [printable(heading), ...lines].join("\n");
-}
-
-/** Names come from the image, and control characters in them could steer the terminal. */
-function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, "\ufffd");
-}
-
-function quoteForShell(path: string): string {
-  return /^[\w./:@%+=-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }

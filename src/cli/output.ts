@@ -33,7 +33,8 @@ export function openOutput(argv: readonly string[]): Output {
   // Readers may go away; that must end neither the run nor the help in a pager with a stack trace.
   process.stdout.on("error", () => undefined);
   process.stderr.on("error", () => undefined);
-  return options.includes("--json")
+  // "--json=1" makes no sense, and asks for JSON all the same.
+  return options.some((option) => option === "--json" || option.startsWith("--json="))
     ? new JsonOutput(new EventWriter(process.stdout), ANSWERING.includes(argv[0] ?? ""))
     : new PersonOutput();
 }

@@ -36,7 +36,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     return 0;
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return 0;
-    const told = error instanceof CommanderError ? usageError(error, helpFor(program, argv)) : error;
+    const told = error instanceof CommanderError ? usageError(error, program, argv) : error;
     output.failed(toFailure(told));
     return exitStatusOf(told);
   }
@@ -63,16 +63,20 @@ function buildProgram(output: Output): Command {
 }
 
 /** Commander's "error: option … (Did you mean …?)" as our one sentence. */
-function usageError(error: CommanderError, help: string): MultifdError {
-  // commander.help: it has printed its help in answer to a missing command, or to `help` for an unknown one.
-  const reason =
-    error.code === "commander.help"
-      ? "a command is missing or unknown"
-      : error.message.replace(/^error: /, "");
-  return new MultifdError("USAGE", `${reason.replace(/\s*\n\s*/g, " ")}; see ${help}`);
+function usageError(error: CommanderError, program: Command, argv: readonly string[]): MultifdError {
+  const command = program.commands.find((candidate) => candidate.name() === argv[0]);
+  const help = command === undefined ? "multifd-helper --help" : `multifd-helper ${command.name()} --help`;
+  return new MultifdError("USAGE", `${mistakeOf(error, command ?? program)}; see ${help}`);
 }
 
-function helpFor(program: Command, argv: readonly string[]): string {
-  const command = program.commands.find((candidate) => candidate.name() === argv[0]);
-  return command === undefined ? "multifd-helper --help" : `multifd-helper ${command.name()} --help`;
+function mistakeOf(error: CommanderError, command: Command): string {
+  // It has printed its help in answer to a missing command, or to `help` for an unknown one.
+  if (error.code === "commander.help") return "a command is missing or unknown";
+  const text = error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ");
+  const flag = /^unknown option '(--[\w-]+)=/.exec(text)?.[1];
+  if (flag !== undefined && command.options.some(({ long }) => long === flag)) {
+    return `option '${flag}' takes no value`;
+  }
+  // "too many arguments for 'save'. Expected 1 argument but got 2."
+  return text.replace(". Expected", ": expected").replace(/\.$/, "");
 }

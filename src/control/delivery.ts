@@ -5,17 +5,26 @@ import type { ControlBlock } from "../pool/control-block.ts";
 import type { Fed } from "../pool/messages.ts";
 import { isPacing } from "../pool/pacer.ts";
 import type { ChannelName } from "./events.ts";
+import { labelOf } from "./image-facts.ts";
 
 const TICK_MS = 100;
 /** A destination whose main channel is cut ends its load, and with it all channels, well within this. */
 const FAREWELL_MS = 3000;
 const LET_GO_MS = 5000;
 const HANDOVER_MS = 5000;
+/** What QEMU reads of a new connection before it begins to load, with the kernel's own overhead. */
+const INIT_ALLOWANCE = 4096;
+/** More than this of a connection does not fit into socket buffers: somebody reads it. */
+const BUFFERED = 16 * 1024 * 1024;
 
 export interface DeliveryPlan {
   readonly control: ControlBlock;
+  /** How many connections make the set, main included. */
+  readonly connections: number;
   /** 0 is for ever. */
   readonly stallTimeoutMs: number;
+  /** How long the destination may take to begin reading once all channels are connected. */
+  readonly connectTimeoutMs: number;
   /** Runs the feed task of a connection on the pool. */
   readonly feed: (number: number, connection: Connection) => Promise<Fed>;
   readonly onTick: () => void;
@@ -41,6 +50,8 @@ export class Delivery {
   readonly #failing = new AbortController();
   #failure: MultifdError | null = null;
   #givingUp: Promise<void> | null = null;
+  #begun = false;
+  #mostOutstanding = 0;
   #moved = -1;
   #movedAt = performance.now();
 
@@ -107,7 +118,8 @@ export class Delivery {
     this.#plan.control.setGiveUp();
     this.#lines[0]?.connection.kill();
     const all = Promise.all(this.#tasks);
-    await within(all, FAREWELL_MS);
+    // With a part of its channels QEMU does not begin to load, and so would never notice that main was cut.
+    if (this.#lines.length === this.#plan.connections) await within(all, FAREWELL_MS);
     for (const line of this.#lines) line.connection.kill();
     await within(all, LET_GO_MS);
     for (const [number, line] of this.#lines.entries())
@@ -126,6 +138,19 @@ export class Delivery {
       this.fail(new MultifdError("WORKER_DIED", text, { connection: lost }));
     }
     this.#watchStall(now);
+    this.#watchBeginning(now);
+  }
+
+  /** A destination that waits for more channels than there are reads nothing, and says nothing. */
+  #watchBeginning(now: number): void {
+    if (this.#begun || this.#lines.length < this.#plan.connections) return;
+    const outstanding = this.#lines.reduce((sum, line) => sum + line.connection.outstanding, 0);
+    this.#mostOutstanding = Math.max(this.#mostOutstanding, outstanding);
+    const read = this.#mostOutstanding - outstanding;
+    this.#begun = read > INIT_ALLOWANCE * this.#lines.length || this.#moved > BUFFERED * this.#lines.length;
+    if (this.#begun || now - this.#movedAt < this.#plan.connectTimeoutMs) return;
+    const text = `the destination has read nothing for ${this.#plan.connectTimeoutMs / 1000} s although all ${this.#lines.length} connections are made: it waits for more channels than the image has, or hangs; end it, and compare its multifd-channels with inspect`;
+    this.fail(new MultifdError("CONNECT_TIMEOUT", text, { connections: this.#lines.length }));
   }
 
   #watchStall(now: number): void {
@@ -153,6 +178,5 @@ function within(work: Promise<unknown>, ms: number): Promise<void> {
 
 function named(channel: ChannelName, error: unknown): MultifdError {
   const { code, message, details } = toFailure(error);
-  const label = channel === "main" ? "main channel" : `channel ${channel}`;
-  return new MultifdError(code, `${label}: ${message}`, { channel, ...details }, error);
+  return new MultifdError(code, `${labelOf(channel)}: ${message}`, { channel, ...details }, error);
 }

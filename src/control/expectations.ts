@@ -1,6 +1,6 @@
 import { MultifdError } from "../errors.ts";
 import type { ImageMetadata } from "../formats/image/model.ts";
-import { destinationNeeds } from "./inspect.ts";
+import { destinationNeeds, namedUuid } from "./inspect.ts";
 import type { Log, RestoreOptions } from "./options.ts";
 
 /** Refuses with EXPECTATION_FAILED an image that is not what the manager set its destination up for. */
@@ -9,7 +9,7 @@ export function checkExpectations(metadata: ImageMetadata, options: RestoreOptio
   const needs = destinationNeeds(metadata);
   const differences = [
     difference("multifd channels", needs.multifdChannels, channels),
-    difference("VM UUID", needs.uuid ?? "none", uuid?.toLowerCase()),
+    difference("VM UUID", needs.uuid ?? "none", uuid === undefined ? undefined : (namedUuid(uuid) ?? "none")),
     difference("machine type", needs.machine ?? "unknown", machine),
   ].filter((text) => text !== null);
   if (differences.length === 0) return;

@@ -9,10 +9,12 @@ import {
 } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
 import { FORMAT_VERSION } from "../formats/image/superblock.ts";
+import { namingImage } from "./image-errors.ts";
 import { openFile, readSealed } from "./opened-image.ts";
 import type { InspectOptions } from "./options.ts";
 import type { ChannelReport, DestinationNeeds, ImageReport } from "./reports.ts";
 import { SILENT } from "./silent-log.ts";
+import { checkInspectOptions } from "./validate.ts";
 
 const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
@@ -21,13 +23,17 @@ const NO_UUID = "00000000-0000-0000-0000-000000000000";
  * @throws MultifdError NOT_AN_IMAGE, IMAGE_DAMAGED, UNSUPPORTED_VERSION, IO; an unsealed image is described, not thrown
  */
 export async function inspect(options: InspectOptions): Promise<ImageReport> {
-  const { source, superblock } = await openFile(options.image, options.offset ?? 0, "off", SILENT);
-  try {
-    const opened = superblock.state === "sealed" ? await readSealed(source, superblock) : null;
-    return report(options.image, source.base, superblock, opened);
-  } finally {
-    source.close();
-  }
+  checkInspectOptions(options);
+  const { image, offset = 0 } = options;
+  return namingImage(image, async () => {
+    const { source, superblock } = await openFile(image, offset, "off", SILENT);
+    try {
+      const opened = superblock.state === "sealed" ? await readSealed(source, superblock) : null;
+      return report(image, source.base, superblock, opened);
+    } finally {
+      source.close();
+    }
+  });
 }
 
 function report(path: string, base: number, superblock: Superblock, opened: OpenedImage | null): ImageReport {
@@ -60,9 +66,16 @@ export function destinationNeeds(metadata: ImageMetadata): DestinationNeeds {
     multifd: metadata.multifdChannels > 0,
     multifdChannels: metadata.multifdChannels,
     multifdCompression: metadata.compression ?? "none",
-    uuid: metadata.vmUuid === NO_UUID ? null : metadata.vmUuid,
+    uuid: metadata.vmUuid === null ? null : namedUuid(metadata.vmUuid),
+    capabilities: metadata.capabilities,
     zeroedRam: metadata.needsZeroedRam,
   };
+}
+
+/** A UUID in lower case; null for what QEMU sends for a VM without one. */
+export function namedUuid(uuid: string): string | null {
+  const lower = uuid.toLowerCase();
+  return lower === NO_UUID || lower === "none" ? null : lower;
 }
 
 function channelReport(record: ChannelRecord): ChannelReport {

@@ -5,7 +5,25 @@ import { decodeSuperblock } from "../formats/image/superblock.ts";
 import { padded, readAligned, readAt } from "../io/file-io.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import { openSource, type Source } from "../io/source.ts";
-import type { DirectIo, Log } from "./options.ts";
+import { namingImage } from "./image-errors.ts";
+import type { DirectIo, Log, RunOptions } from "./options.ts";
+import { SILENT } from "./silent-log.ts";
+
+/** Works with a sealed image, of which all but the channels' data is checked, and closes it afterwards. */
+export function withSealedImage<T>(
+  options: RunOptions,
+  work: (source: Source, image: OpenedImage) => Promise<T>,
+): Promise<T> {
+  const { image, offset = 0, directIo = "auto", log = SILENT } = options;
+  return namingImage(image, async () => {
+    const { source, superblock } = await openFile(image, offset, directIo, log);
+    try {
+      return await work(source, await readSealed(source, superblock));
+    } finally {
+      source.close();
+    }
+  });
+}
 
 /** An index may be half a GiB long; never more of it than this is held. */
 const INDEX_PIECE = 1024 * 1024;

@@ -22,6 +22,7 @@ export interface RunOptions {
   readonly workers?: number | undefined;
   /** Cancels the run: it cleans up and rejects with CANCELLED. */
   readonly signal?: AbortSignal | undefined;
+  /** What it throws is logged and changes nothing. */
   readonly onEvent?: ((event: RunEvent) => void) | undefined;
   readonly log?: Log | undefined;
 }
@@ -55,7 +56,7 @@ export interface SaveOptions extends TransferOptions {
   readonly meta?: Readonly<Record<string, string | Uint8Array>> | undefined;
   /**
    * Hold: called once every byte is drained and judged; the image is published on "commit" and discarded
-   * on "abort". Without it, completeness of the streams alone publishes.
+   * on anything else. Without it, completeness of the streams alone publishes.
    */
   readonly confirm?:
     | ((drained: DrainedEvent, signal: AbortSignal) => Promise<"commit" | "abort">)
@@ -64,6 +65,7 @@ export interface SaveOptions extends TransferOptions {
 
 export interface Expectations {
   readonly channels?: number | undefined;
+  /** "none", or all zeros: the VM had no UUID. */
   readonly uuid?: string | undefined;
   readonly machine?: string | undefined;
 }

@@ -49,7 +49,8 @@ export class ReceptionWatch {
     const identified = arrivals.filter((arrival) => arrival.identity !== "unknown");
     const hasMain = identified.some((arrival) => arrival.identity === "main");
     const expected = this.#plan.channels;
-    const whole = hasMain && (expected === undefined || identified.length === expected + 1);
+    const whole =
+      hasMain && (expected === undefined ? isGapless(identified) : identified.length === expected + 1);
     if (!whole && now - this.#start > limit) {
       const multifd = identified.length - (hasMain ? 1 : 0);
       const wanted = expected === undefined ? "" : ` of ${expected}`;
@@ -74,7 +75,7 @@ export class ReceptionWatch {
     const idle = now - this.#movedAt;
     const { stallTimeoutMs } = this.#plan;
     if (stallTimeoutMs > 0 && arrivals.length > 0 && idle > stallTimeoutMs) {
-      const text = `no byte came on any channel for ${stallTimeoutMs / 1000} s: is QEMU still migrating?`;
+      const text = `no byte came on any channel for ${stallTimeoutMs / 1000} s: is QEMU still migrating, and its return-path off?`;
       return new MultifdError("STALLED", text, { bytes: moved });
     }
     const ended = arrivals.filter((arrival) => arrival.drained !== null).length;
@@ -84,4 +85,10 @@ export class ReceptionWatch {
     }
     return null;
   }
+}
+
+/** Whether the multifd ids are 0..N-1, in whatever order they came: a gap means that one is missing. */
+function isGapless(identified: readonly Arrival[]): boolean {
+  const ids = identified.map(({ identity }) => identity).filter((identity) => typeof identity === "number");
+  return ids.every((id) => id < ids.length);
 }

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Connection } from "../channels/handover.ts";
 import { MultifdError, toFailure } from "../errors.ts";
-import type { ControlBlock, Identity } from "../pool/control-block.ts";
-import { MAX_CONNECTIONS } from "../pool/control-block.ts";
+import { type ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
 import type { Drained } from "../pool/messages.ts";
 import type { Arrival } from "./arrival.ts";
+import { identityProblem, isEarlyEnd, named, tooFew } from "./channel-set.ts";
 import { ReceptionWatch } from "./reception-watch.ts";
 
 const TICK_MS = 100;
@@ -19,7 +19,7 @@ export interface ReceptionPlan {
   readonly channels: number | undefined;
   readonly connectTimeoutMs: number;
   readonly stallTimeoutMs: number;
-  /** Once, before the first byte is written. */
+  /** Once, when QEMU has come and before the first byte is written. */
   readonly prepare: () => Promise<void>;
   /** Runs the drain task of a connection on the pool. */
   readonly drain: (number: number, connection: Connection) => Promise<Drained>;
@@ -46,7 +46,6 @@ export class Reception {
   #lastAcceptAt = Number.NEGATIVE_INFINITY;
   /** Set by the failure: nothing is closed before it resolves. */
   #quiet: Promise<void> | null = null;
-  #prepared: Promise<void> | null = null;
   #failure: MultifdError | null = null;
   #settled = false;
   #resolve!: (drained: readonly Drained[]) => void;
@@ -62,6 +61,7 @@ export class Reception {
     });
     this.#result.catch(() => undefined);
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
+    void this.#prepare();
   }
 
   /** What was drained, once everything is; rejects with the first failure, after all workers have let go. */
@@ -135,10 +135,22 @@ export class Reception {
     await this.#settle();
   }
 
+  /** Prepares the target when the first channel has said what it is; workers write nothing before. */
+  async #prepare(): Promise<void> {
+    const { control, prepare } = this.#plan;
+    await control.until(() => control.identified > 0 || this.#failure !== null || this.#settled);
+    if (this.#failure !== null || this.#settled) return;
+    try {
+      await prepare();
+      control.setPrepared();
+    } catch (error) {
+      const { code, message, details } = toFailure(error);
+      this.fail(new MultifdError(code, message, details, error));
+    }
+  }
+
   async #serve(arrival: Arrival): Promise<void> {
     try {
-      this.#prepared ??= this.#plan.prepare();
-      await this.#prepared;
       arrival.drained = await this.#plan.drain(arrival.number, arrival.connection);
       this.#lookAt(arrival);
     } catch (error) {
@@ -184,7 +196,7 @@ export class Reception {
     const present = this.#present;
     if (present.length === 0 || present.some((arrival) => arrival.drained === null)) return;
     if (!present.some((arrival) => arrival.identity === "main")) {
-      const text = `all ${present.length} connections ended and none of them was the main channel: the migration failed at its start`;
+      const text = `${present.length === 1 ? "the only connection" : `all ${present.length} connections`} ended, and none was the main channel: the migration failed at its start`;
       this.fail(new MultifdError("STREAM_INCOMPLETE", text, { connections: present.length }));
       return;
     }
@@ -218,47 +230,4 @@ export class Reception {
     this.#settled = true;
     clearInterval(this.#ticker);
   }
-}
-
-/** How messages name a connection. */
-export function channelLabel(identity: Identity, number: number): string {
-  if (identity === "main") return "main channel";
-  return identity === "unknown" ? `connection ${number + 1}` : `channel ${identity}`;
-}
-
-function named(identity: Identity, number: number, error: unknown): MultifdError {
-  const { code, message, details } = toFailure(error);
-  const channel = identity === "unknown" ? `connection ${number + 1}` : identity;
-  return new MultifdError(
-    code,
-    `${channelLabel(identity, number)}: ${message}`,
-    { channel, ...details },
-    error,
-  );
-}
-
-function isEarlyEnd(error: unknown): boolean {
-  return error instanceof MultifdError && (error.code === "STREAM_INCOMPLETE" || error.code === "PROTOCOL");
-}
-
-function identityProblem(
-  arrival: Arrival,
-  arrivals: readonly Arrival[],
-  channels: number | undefined,
-): MultifdError | null {
-  const twin = arrivals.find((other) => other !== arrival && other.identity === arrival.identity);
-  if (twin !== undefined) {
-    const text = `two connections say that they are ${arrival.identity === "main" ? "the main channel" : `channel ${arrival.identity}`}: only one QEMU may use this socket`;
-    return new MultifdError("CHANNEL_SET", text, { channel: arrival.identity });
-  }
-  if (typeof arrival.identity === "number" && channels !== undefined && arrival.identity >= channels) {
-    const expected = channels === 0 ? "no multifd channel is" : `only channels 0 to ${channels - 1} are`;
-    const text = `channel ${arrival.identity} connected, but ${expected} expected: check --channels against QEMU's multifd-channels`;
-    return new MultifdError("CHANNEL_SET", text, { channel: arrival.identity, expected: channels });
-  }
-  return null;
-}
-
-function tooFew(came: number, expected: number): string {
-  return `the main channel ended with ${came} of ${expected} multifd channels connected: check --channels against QEMU's multifd-channels`;
 }

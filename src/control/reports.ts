@@ -29,6 +29,8 @@ export interface DestinationNeeds {
   readonly multifdCompression: string;
   /** null: none was set at the source, and none may be set at the destination. */
   readonly uuid: string | null;
+  /** Validated capabilities that must be on there too, as at the source; x-ignore-shared means that shared RAM is not in the image. */
+  readonly capabilities: readonly string[];
   /** True: start the destination with fresh RAM, or truncate its memory file to 0 and back before. */
   readonly zeroedRam: boolean;
 }

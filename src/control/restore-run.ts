@@ -14,13 +14,15 @@ import { readSlots } from "../pool/ring-plan.ts";
 import { FEED, RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
 import { Delivery } from "./delivery.ts";
-import type { ChannelName, CompletedEvent } from "./events.ts";
+import type { ChannelName, CompletedEvent, RunEvent } from "./events.ts";
 import { checkExpectations } from "./expectations.ts";
+import { imageFacts, nameOf } from "./image-facts.ts";
 import { figures, Meter } from "./meter.ts";
-import { openFile, readSealed } from "./opened-image.ts";
+import { withSealedImage } from "./opened-image.ts";
 import type { Log, RestoreOptions } from "./options.ts";
 import { SILENT } from "./silent-log.ts";
-import { checkTransferOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
+import { teller } from "./telling.ts";
+import { checkRestoreOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
 
 /** What a loading QEMU waits for on a new connection: the QEVM header of main, the init packet of a channel. */
 const FIRST_BYTES = { main: 8, multifd: 64 } as const;
@@ -30,25 +32,16 @@ const FIRST_BYTES = { main: 8, multifd: 64 } as const;
  * @param code the feed task; another one lets tests put faults below the data path
  */
 export async function runRestore(options: RestoreOptions, code: WorkerCode = FEED): Promise<CompletedEvent> {
+  checkRestoreOptions(options);
   const address = parseAddress(options.connect);
-  checkTransferOptions(options);
   throwIfAborted(options.signal);
   const log = options.log ?? SILENT;
-  const { source, superblock } = await openFile(
-    options.image,
-    options.offset ?? 0,
-    options.directIo ?? "auto",
-    log,
-  );
-  try {
-    const image = await readSealed(source, superblock);
+  const completed = await withSealedImage(options, (source, image) => {
     checkExpectations(image.metadata, options, log);
-    const completed = await new RestoreRun(options, source, image, log).execute(address, code);
-    options.onEvent?.(completed);
-    return completed;
-  } finally {
-    source.close();
-  }
+    return new RestoreRun(options, source, image, log).execute(address, code);
+  });
+  teller(options)(completed);
+  return completed;
 }
 
 class RestoreRun {
@@ -56,6 +49,7 @@ class RestoreRun {
   readonly #source: Source;
   readonly #image: OpenedImage;
   readonly #log: Log;
+  readonly #tell: (event: RunEvent) => void;
   readonly #control = new ControlBlock();
   readonly #meter = new Meter();
   readonly #totalBytes: number;
@@ -65,6 +59,7 @@ class RestoreRun {
     this.#source = source;
     this.#image = image;
     this.#log = log;
+    this.#tell = teller(options);
     this.#totalBytes = image.index.channels.reduce((sum, channel) => sum + channel.length, 0);
   }
 
@@ -87,7 +82,9 @@ class RestoreRun {
   ): Promise<readonly { channel: ChannelName; fed: Fed }[]> {
     const delivery = new Delivery({
       control: this.#control,
+      connections: this.#image.index.channels.length,
       stallTimeoutMs: this.#options.stallTimeoutMs ?? 0,
+      connectTimeoutMs: this.#options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
       feed: (number, connection) => pool.run<Fed>(this.#task(number, connection)),
       onTick: () => this.#progress(),
     });
@@ -127,7 +124,7 @@ class RestoreRun {
         const channel = nameOf(record);
         delivery.add(channel, connection);
         this.#log.debug({ channel }, "channel connected");
-        this.#options.onEvent?.({ event: "channel", channel });
+        this.#tell({ event: "channel", channel });
       }
     } catch (error) {
       delivery.fail(
@@ -161,7 +158,7 @@ class RestoreRun {
       bytes: this.#control.moved(number),
     }));
     const event = this.#meter.sample(channels, this.#totalBytes);
-    if (event !== null) this.#options.onEvent?.(event);
+    if (event !== null) this.#tell(event);
   }
 
   #completed(fed: readonly { channel: ChannelName; fed: Fed }[]): CompletedEvent {
@@ -170,24 +167,10 @@ class RestoreRun {
       event: "completed",
       bytes: this.#totalBytes,
       elapsedMs: this.#meter.elapsedMs,
-      image: {
-        path: this.#options.image,
-        format: "stream",
-        uuid: superblock.uuid,
-        bytes: superblock.imageBytes,
-        directIo: this.#source.directIo,
-        machine: metadata.machine,
-        vmUuid: metadata.vmUuid,
-        multifdChannels: metadata.multifdChannels,
-        compression: metadata.compression,
-      },
+      image: imageFacts(this.#options.image, superblock, metadata, this.#source.directIo),
       channels: fed.map(({ channel, fed: { bytes, activeMs } }) => figures(channel, bytes, activeMs)),
     };
   }
-}
-
-function nameOf(record: ChannelRecord): ChannelName {
-  return record.kind === "main" ? "main" : record.id;
 }
 
 function connectTimeout(address: Address, timeoutMs: number): MultifdError {

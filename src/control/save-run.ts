@@ -10,15 +10,18 @@ import type { Drained, DrainTask } from "../pool/messages.ts";
 import { drainPlan } from "../pool/ring-plan.ts";
 import { DRAIN, RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
-import type { CompletedEvent } from "./events.ts";
+import type { CompletedEvent, RunEvent } from "./events.ts";
+import { imageFacts } from "./image-facts.ts";
 import { Meter } from "./meter.ts";
 import type { Log, SaveOptions } from "./options.ts";
 import { Reception } from "./reception.ts";
 import { describe, invalidate, seal } from "./seal.ts";
 import { decide } from "./seal-decision.ts";
+import { warnOfSharedRam } from "./shared-ram.ts";
 import { SILENT } from "./silent-log.ts";
 import { checkSpace } from "./space.ts";
 import { drainedFigures } from "./streams.ts";
+import { teller } from "./telling.ts";
 import { checkSaveOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
 
 /**
@@ -26,8 +29,8 @@ import { checkSaveOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
  * @param code the drain task; another one lets tests put faults and delays below the data path
  */
 export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): Promise<CompletedEvent> {
-  const address = parseAddress(options.listen);
   checkSaveOptions(options);
+  const address = parseAddress(options.listen);
   throwIfAborted(options.signal);
   const log = options.log ?? SILENT;
   const target = await openTarget({
@@ -45,7 +48,7 @@ export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): P
     await run.discard();
     throw error;
   }
-  options.onEvent?.(completed);
+  teller(options)(completed);
   return completed;
 }
 
@@ -54,16 +57,19 @@ class SaveRun {
   readonly #target: Target;
   readonly #code: WorkerCode;
   readonly #log: Log;
+  readonly #tell: (event: RunEvent) => void;
   readonly #control = new ControlBlock();
   readonly #meter = new Meter();
   readonly #identity = { uuid: randomUUID(), createdMs: Date.now() };
   #published = false;
+  #warned = false;
 
   constructor(options: SaveOptions, target: Target, code: WorkerCode, log: Log) {
     this.#options = options;
     this.#target = target;
     this.#code = code;
     this.#log = log;
+    this.#tell = teller(options);
     this.#control.claimed = SUPERBLOCK_BYTES;
   }
 
@@ -72,6 +78,7 @@ class SaveRun {
     const drained = await this.#receive(address);
     const { streams, evidence } = await decide(drained, this.#meter, this.#options);
     throwIfAborted(signal);
+    warnOfSharedRam(streams.main, this.#log);
     const metadata = describe(streams, evidence, this.#options.meta ?? {});
     const superblock = await seal(this.#target, this.#identity, drained, metadata);
     throwIfAborted(signal);
@@ -98,10 +105,13 @@ class SaveRun {
       prepare: () => invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs),
       drain: (number, connection) => (pool as RunPool).run<Drained>(this.#task(number, connection)),
       drainBacklog: async () => listener?.drainBacklog(),
-      onTick: () => this.#progress(reception),
+      onTick: () => {
+        this.#progress(reception);
+        this.#warnOfReturnPath();
+      },
       onIdentified: (channel) => {
         this.#log.debug({ channel }, "channel connected");
-        options.onEvent?.({ event: "channel", channel });
+        this.#tell({ event: "channel", channel });
       },
       onIgnored: (connection) =>
         this.#log.info({ connection }, "a connection closed without a word: ignored"),
@@ -115,7 +125,7 @@ class SaveRun {
       });
       // Its threads start while QEMU connects: listening does not wait for them.
       pool = new RunPool(this.#code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1));
-      options.onEvent?.({ event: "listening", address: listener.address });
+      this.#tell({ event: "listening", address: listener.address });
       return await reception.result;
     } finally {
       unwatch();
@@ -142,12 +152,20 @@ class SaveRun {
     };
   }
 
+  #warnOfReturnPath(): void {
+    if (!this.#control.returnPath || this.#warned) return;
+    this.#warned = true;
+    const text =
+      "QEMU opened a return path and will wait at the end for an answer that a file cannot give: cancel the migration, switch the capability return-path off, and migrate again";
+    this.#log.warn({ channel: "main" }, text);
+  }
+
   #progress(reception: Reception): void {
     const channels = reception.arrivals.flatMap(({ identity, number }) =>
       identity === "unknown" ? [] : { channel: identity, bytes: this.#control.moved(number) },
     );
     const event = this.#meter.sample(channels);
-    if (event !== null) this.#options.onEvent?.(event);
+    if (event !== null) this.#tell(event);
   }
 
   #completed(drained: readonly Drained[], metadata: ImageMetadata, superblock: Superblock): CompletedEvent {
@@ -156,17 +174,7 @@ class SaveRun {
       event: "completed",
       bytes: channels.reduce((sum, channel) => sum + channel.bytes, 0),
       elapsedMs: this.#meter.elapsedMs,
-      image: {
-        path: this.#options.image,
-        format: "stream",
-        uuid: superblock.uuid,
-        bytes: superblock.imageBytes,
-        directIo: this.#target.directIo,
-        machine: metadata.machine,
-        vmUuid: metadata.vmUuid,
-        multifdChannels: metadata.multifdChannels,
-        compression: metadata.compression,
-      },
+      image: imageFacts(this.#options.image, superblock, metadata, this.#target.directIo),
       channels,
     };
   }

@@ -7,6 +7,7 @@ import type { DrainedEvent } from "./events.ts";
 import type { Meter } from "./meter.ts";
 import type { SaveOptions } from "./options.ts";
 import { drainedFigures, type Streams, sortStreams } from "./streams.ts";
+import { teller } from "./telling.ts";
 
 export interface Decision {
   readonly streams: Streams;
@@ -49,8 +50,9 @@ export async function decide(
     evidence: { verdict, reasons },
     channels,
   };
-  options.onEvent?.(question);
-  if ((await answer(question, options)) === "abort") {
+  teller(options)(question);
+  // Anything but a clear yes is a no: what is kept by mistake may be the image of a migration that was cancelled.
+  if ((await answer(question, options)) !== "commit") {
     throw new MultifdError("ABORTED", "the manager called the migration off, so nothing was saved", {});
   }
   return { streams, evidence: { verdict, decidedBy: "commit", reasons } };

@@ -3,6 +3,7 @@ import type { ChannelRecord, ImageMetadata } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
 import { judgeCompleteness } from "../formats/migration/completeness.ts";
 import type { ChannelSummary } from "../formats/migration/summary.ts";
+import { labelOf, nameOf } from "./image-facts.ts";
 import { destinationNeeds } from "./inspect.ts";
 import { describe } from "./seal.ts";
 import { sortStreams, waypoints } from "./streams.ts";
@@ -26,7 +27,7 @@ export function checkStructure(image: OpenedImage, summaries: readonly ChannelSu
 }
 
 function checkRecord(record: ChannelRecord, summary: ChannelSummary): void {
-  const label = record.kind === "main" ? "main channel" : `channel ${record.id}`;
+  const label = labelOf(nameOf(record));
   const id = summary.kind === "main" ? 0 : summary.id;
   if (summary.kind !== record.kind || id !== record.id) {
     throw damage(`${label} carries another channel's stream`);
@@ -47,7 +48,7 @@ function checkNeeds(stored: ImageMetadata, found: ImageMetadata): void {
   const needs = Object.entries(destinationNeeds(found));
   const said = new Map(Object.entries(destinationNeeds(stored)));
   for (const [name, value] of needs) {
-    if (said.get(name) === value) continue;
+    if (String(said.get(name)) === String(value)) continue;
     throw damage(`the image's metadata say ${name} ${said.get(name)}, but its streams say ${value}`);
   }
 }

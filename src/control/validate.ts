@@ -1,30 +1,78 @@
+import path from "node:path";
 import { MultifdError } from "../errors.ts";
-import type { RunOptions, SaveOptions, TransferOptions } from "./options.ts";
+import { inheritedFd } from "../io/image-target/file-kind.ts";
+import type { InspectOptions, RestoreOptions, RunOptions, SaveOptions, TransferOptions } from "./options.ts";
 
 export const DEFAULT_CONNECT_TIMEOUT_MS = 60_000;
 const MOST_THREADS = 256;
+/** So that an offset plus any image stays a number that JavaScript counts exactly. */
+const LARGEST_OFFSET = 2 ** 52;
 
-/** Throws USAGE for options of a save that make no sense. */
+/*
+ * Callers from JavaScript have no compiler: what makes no sense is refused here, as USAGE and before anything starts.
+ */
+
 export function checkSaveOptions(options: SaveOptions): void {
   checkTransferOptions(options);
+  checkText("listen", options.listen);
   checkInteger("channels", options.channels, 0, 255);
   checkInteger("expectBytes", options.expectBytes, 0);
   checkInteger("maxBytes", options.maxBytes, 1);
+  checkChoice("checksum", options.checksum, ["crc32", "none"]);
+  for (const [key, value] of Object.entries(options.meta ?? {})) {
+    if (typeof value === "string" || value instanceof Uint8Array) continue;
+    throw usage(`the metadata value of "${key}" must be a string or bytes`);
+  }
+  if (
+    inheritedFd(options.image) === null &&
+    `unix:${path.resolve(options.image)}` === socketOf(options.listen)
+  ) {
+    throw usage(`${options.image} cannot be the image and the socket at once`);
+  }
 }
 
-/** Throws USAGE for options of a save or a restore that make no sense. */
-export function checkTransferOptions(options: TransferOptions): void {
+export function checkRestoreOptions(options: RestoreOptions): void {
+  checkTransferOptions(options);
+  checkText("connect", options.connect);
+}
+
+/** What save, restore and verify have in common. */
+export function checkRunOptions(options: RunOptions): void {
+  checkInspectOptions(options);
+  checkInteger("workers", options.workers, 1, MOST_THREADS);
+  checkChoice("directIo", options.directIo, ["auto", "on", "off"]);
+}
+
+export function checkInspectOptions(options: InspectOptions): void {
+  if (typeof options !== "object" || options === null) throw usage("the options must be an object");
+  checkText("image", options.image);
+  if (options.image.includes("\0")) throw usage("the image's path must not contain a NUL character");
+  if (options.image.startsWith("fd:") && inheritedFd(options.image) === null) {
+    throw usage(
+      `"${options.image}" is no descriptor: use fd:N with a number, or ./${options.image} for a file of that name`,
+    );
+  }
+  checkInteger("offset", options.offset, 0, LARGEST_OFFSET);
+}
+
+function checkTransferOptions(options: TransferOptions): void {
   checkRunOptions(options);
   checkInteger("connectTimeoutMs", options.connectTimeoutMs, 1);
   checkInteger("stallTimeoutMs", options.stallTimeoutMs, 0);
   checkInteger("rate", options.rate, 1);
 }
 
-/** Throws USAGE for what no run can work with. */
-export function checkRunOptions(options: RunOptions): void {
-  if (options.image === "") throw new MultifdError("USAGE", "the image needs a path, or fd:N");
-  checkInteger("offset", options.offset, 0);
-  checkInteger("workers", options.workers, 1, MOST_THREADS);
+function socketOf(listen: string): string | null {
+  return listen.startsWith("unix:") ? `unix:${path.resolve(listen.slice("unix:".length))}` : null;
+}
+
+function checkText(name: string, value: unknown): void {
+  if (typeof value !== "string" || value === "") throw usage(`${name} must be given, as text`);
+}
+
+function checkChoice(name: string, value: unknown, choices: readonly string[]): void {
+  if (value === undefined || choices.includes(String(value))) return;
+  throw usage(`${name} must be one of ${choices.join(", ")} and is ${String(value)}`);
 }
 
 function checkInteger(
@@ -35,5 +83,9 @@ function checkInteger(
 ): void {
   if (value === undefined || (Number.isSafeInteger(value) && value >= least && value <= most)) return;
   const range = most === Number.MAX_SAFE_INTEGER ? `${least} or more` : `${least} to ${most}`;
-  throw new MultifdError("USAGE", `${name} must be a whole number, ${range}, and is ${value}`);
+  throw usage(`${name} must be a whole number, ${range}, and is ${value}`);
+}
+
+function usage(message: string): MultifdError {
+  return new MultifdError("USAGE", message);
 }

@@ -7,13 +7,13 @@ import type { Checked, CheckTask } from "../pool/messages.ts";
 import { readSlots } from "../pool/ring-plan.ts";
 import { CHECK, RunPool, threadCount } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
-import type { ChannelName } from "./events.ts";
+import { labelOf, nameOf } from "./image-facts.ts";
 import { Meter } from "./meter.ts";
-import { openFile, readSealed } from "./opened-image.ts";
+import { withSealedImage } from "./opened-image.ts";
 import type { VerifyOptions } from "./options.ts";
 import type { VerifyReport } from "./reports.ts";
-import { SILENT } from "./silent-log.ts";
 import { checkStructure } from "./structure.ts";
+import { teller } from "./telling.ts";
 import { checkRunOptions } from "./validate.ts";
 
 const TICK_MS = 100;
@@ -26,33 +26,20 @@ export async function verify(options: VerifyOptions): Promise<VerifyReport> {
   checkRunOptions(options);
   throwIfAborted(options.signal);
   const meter = new Meter();
-  const log = options.log ?? SILENT;
-  const { source, superblock } = await openFile(
-    options.image,
-    options.offset ?? 0,
-    options.directIo ?? "auto",
-    log,
-  );
-  try {
-    const image = await readSealed(source, superblock);
+  return withSealedImage(options, async (source, image) => {
     const checked = await checkChannels(options, source, image, meter);
-    checkStructure(
-      image,
-      checked.map((one) => one.summary),
-    );
+    const summaries = checked.map((one) => one.summary);
+    checkStructure(image, summaries);
     const { channels } = image.index;
+    const whole = channels.every((channel) => channel.checksumsAt !== null);
     return {
       path: options.image,
-      checked: channels.every((channel) => channel.checksumsAt !== null)
-        ? "checksums and structure"
-        : "structure only",
+      checked: whole ? "checksums and structure" : "structure only",
       blocks: checked.reduce((sum, one) => sum + one.blocks, 0),
       bytes: channels.reduce((sum, channel) => sum + channel.length, 0),
       elapsedMs: meter.elapsedMs,
     };
-  } finally {
-    source.close();
-  }
+  });
 }
 
 async function checkChannels(
@@ -65,13 +52,14 @@ async function checkChannels(
   const control = new ControlBlock();
   const pool = new RunPool(CHECK, threadCount(options.workers, channels.length));
   const totalBytes = channels.reduce((sum, channel) => sum + channel.length, 0);
+  const tell = teller(options);
   const ticker = setInterval(() => {
     const moved = channels.map((record, number) => ({
       channel: nameOf(record),
       bytes: control.moved(number),
     }));
     const event = meter.sample(moved, totalBytes);
-    if (event !== null) options.onEvent?.(event);
+    if (event !== null) tell(event);
   }, TICK_MS);
   let unwatch = (): void => undefined;
   try {
@@ -107,21 +95,13 @@ async function checkChannels(
   }
 }
 
-function nameOf(record: ChannelRecord): ChannelName {
-  return record.kind === "main" ? "main" : record.id;
-}
-
-function label(record: ChannelRecord): string {
-  return record.kind === "main" ? "main channel" : `channel ${record.id}`;
-}
-
 function named(record: ChannelRecord, error: unknown): MultifdError {
   if (!(error instanceof MultifdError)) return new MultifdError("INTERNAL", String(error), {}, error);
   // What does not parse in an image is damage, not a peer's fault.
   const code = error.code === "PROTOCOL" || error.code === "TLS_PEER" ? "IMAGE_DAMAGED" : error.code;
   return new MultifdError(
     code,
-    `${label(record)}: ${error.message}`,
+    `${labelOf(nameOf(record))}: ${error.message}`,
     { channel: nameOf(record), ...error.details },
     error,
   );

@@ -1,5 +1,6 @@
 import fs from "node:fs";
-import { ioError, padded } from "./file-io.ts";
+import { MultifdError } from "../errors.ts";
+import { hasCode, ioError, padded } from "./file-io.ts";
 import { openDirect, probeRead } from "./image-target/direct-io.ts";
 import { deviceBytes, inheritedFd, kindOfStat } from "./image-target/file-kind.ts";
 import { duplicate } from "./libc.ts";
@@ -42,6 +43,18 @@ export async function openSource(request: SourceRequest): Promise<Source> {
       close: () => fs.closeSync(fd),
     };
   } catch (error) {
+    if (hasCode(error, "ENOENT")) {
+      throw new MultifdError(
+        "IO",
+        `there is no file ${request.image}: check the path`,
+        { errno: "ENOENT" },
+        error,
+      );
+    }
+    if (hasCode(error, "ELOOP")) {
+      const text = `${request.image} is a loop of symbolic links: give another path`;
+      throw new MultifdError("TARGET_REFUSED", text, { errno: "ELOOP" }, error);
+    }
     throw ioError(error, `opening ${request.image}`);
   }
 }

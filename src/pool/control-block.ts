@@ -18,7 +18,10 @@ const TAIL_SENT = 2;
 const FINISHED = 3;
 const DELIVERED = 4;
 const CONNECTIONS = 5;
-const TAKEN = 8;
+const PREPARED = 6;
+const RETURN_PATH = 7;
+const IDENTIFIED = 8;
+const TAKEN = 16;
 const IDENTITY = TAKEN + MAX_CONNECTIONS;
 const SYNCS = IDENTITY + MAX_CONNECTIONS;
 const WORDS_32 = SYNCS + MAX_CONNECTIONS;
@@ -104,6 +107,32 @@ export class ControlBlock {
 
   identify(connection: number, identity: "main" | number): void {
     Atomics.store(this.#words, IDENTITY + connection, identity === "main" ? 1 : 2 + identity);
+    Atomics.add(this.#words, IDENTIFIED, 1);
+    this.ring();
+  }
+
+  /** How many connections have said what they are. */
+  get identified(): number {
+    return Atomics.load(this.#words, IDENTIFIED);
+  }
+
+  /** Save: the target may be written from now on. */
+  setPrepared(): void {
+    Atomics.store(this.#words, PREPARED, 1);
+    this.ring();
+  }
+
+  get prepared(): boolean {
+    return Atomics.load(this.#words, PREPARED) === 1;
+  }
+
+  /** Save: QEMU opened a return path, on which nobody will answer. */
+  setReturnPath(): void {
+    Atomics.store(this.#words, RETURN_PATH, 1);
+  }
+
+  get returnPath(): boolean {
+    return Atomics.load(this.#words, RETURN_PATH) === 1;
   }
 
   identity(connection: number): Identity {
@@ -152,7 +181,7 @@ export class ControlBlock {
     return Atomics.load(this.#words, FINISHED) === 1;
   }
 
-  /** Nobody waits for a turn any more. Feeders send nothing more, but keep their connections open until the peer or main ends them. */
+  /** Nobody waits for a turn any more. Drainers read nothing more. Feeders send nothing more, but keep their connections open until the peer or main ends them. */
   setGiveUp(): void {
     Atomics.store(this.#words, GIVE_UP, 1);
     this.ring();

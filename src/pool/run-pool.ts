@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Piscina } from "piscina";
 import { fromFailure, MultifdError } from "../errors.ts";
 import type { Answer } from "./messages.ts";
@@ -14,10 +15,15 @@ export const DRAIN: WorkerCode = { url: new URL("../../workers/drain.js", import
 export const FEED: WorkerCode = { url: new URL("../../workers/feed.js", import.meta.url), name: "feed" };
 export const CHECK: WorkerCode = { url: new URL("../../workers/check.js", import.meta.url), name: "check" };
 
+/** Far more than a thread needs to load its code, even on a busy machine. */
+const LOADING_MS = 5000;
+
 /** The threads of one run. Every task starts at once, however many there are: a queued channel would deadlock QEMU. */
 export class RunPool {
   readonly #piscina: Piscina;
   readonly #name: string;
+  /** Thread ids of the workers that have loaded their code. */
+  readonly #loaded = new Set<number>();
 
   constructor(code: WorkerCode, threads: number) {
     this.#name = code.name;
@@ -33,6 +39,15 @@ export class RunPool {
       trackUnmanagedFds: false,
       // Views and promises per block die young; left alone, V8 lets 32 MiB of them gather in each thread.
       resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    });
+    const first = this.#piscina.threads.map((thread) => {
+      // A worker's first message says that its code is loaded.
+      thread.once("message", () => this.#loaded.add(thread.threadId));
+      return thread.threadId;
+    });
+    // Of workers that replace a dead one the event says so; of the first ones it comes before they have begun.
+    this.#piscina.on("workerCreate", ({ id }: { id: number }) => {
+      if (!first.includes(id)) this.#loaded.add(id);
     });
     // A worker that dies rejects its tasks; without a listener the pool's own event would end the process.
     this.#piscina.on("error", () => undefined);
@@ -51,7 +66,14 @@ export class RunPool {
   }
 
   async close(): Promise<void> {
+    // A thread that is terminated while it loads koffi takes the whole process with it (abort in napi_throw).
+    const deadline = performance.now() + LOADING_MS;
+    while (!this.#allLoaded() && performance.now() < deadline) await sleep(5);
     await this.#piscina.destroy();
+  }
+
+  #allLoaded(): boolean {
+    return this.#piscina.threads.every(({ threadId }) => this.#loaded.has(threadId));
   }
 }
 

@@ -185,7 +185,10 @@ describeEachQemu("a destination that is not what the image needs", (binary) => {
   test("it has another UUID", async () => {
     const options = { ramBytes, extraArgs: ["-uuid", uuid.replace("00", "ff")] };
     const { vm, address, monitor } = await startIncoming(vms, binary, { channels: 4 }, options);
-    expectFailure(await restored(address), "DESTINATION_CLOSED", 3);
+    const { status, events } = await restored(address);
+    // It looks at the first channel's UUID at once, and may be gone before the last one connects.
+    expect(events.at(-1)?.code).toBeOneOf(["DESTINATION_CLOSED", "CONNECT_FAILED"]);
+    expect(status).toBe(3);
     if (binary.major >= 10) await monitor.expectCleanEnd("another UUID");
     else await monitor.alive(); // it refuses the channel, waits on, and can be told to quit
     monitor.stop();
@@ -202,7 +205,7 @@ describeEachQemu("a destination that is not what the image needs", (binary) => {
   test.each([0, 1, 3])("it expects %i channels where the image has 4", async (channels) => {
     const { address } = await startIncoming(vms, binary, { channels }, { ramBytes, extraArgs });
     const result = await restored(address, "--connect-timeout", "5", "--stall-timeout", "3");
-    expect(result.events.at(-1)?.event).toBe("failed");
+    expect(result.events.at(-1)?.event, JSON.stringify(result)).toBe("failed");
     expect(result.status).toBe(3);
   });
 

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { inspect, verify } from "../../src/index.ts";
-import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
+import { tinyMigration } from "../support/fake-peer.ts";
 import { goodImage, useSaves } from "../support/save-under-test.ts";
 import * as wire from "../support/stream-builder.ts";
 
@@ -104,7 +104,7 @@ describe("the set of channels", () => {
     expect(await helper.failure()).toMatchObject({
       status: 3,
       code: "STREAM_INCOMPLETE",
-      message: expect.stringContaining("none of them was the main channel"),
+      message: expect.stringContaining("none was the main channel"),
     });
   });
 });
@@ -125,12 +125,6 @@ describe("what is no migration", () => {
   test("a browser", async () => {
     const { helper, peer } = await save();
     await peer.playWithoutEnd([Buffer.from("GET / HTTP/1.1\r\n\r\n")]);
-    expect(await helper.failure()).toMatchObject({ status: 3, code: "PROTOCOL" });
-  });
-
-  test("two bytes and an end", async () => {
-    const { helper, peer } = await save();
-    await peer.play([Buffer.from([0x51, 0x45])]);
     expect(await helper.failure()).toMatchObject({ status: 3, code: "PROTOCOL" });
   });
 
@@ -164,7 +158,7 @@ describe("waiting", () => {
   });
 
   test("a channel that never comes", async () => {
-    const { helper, peer } = await save("--connect-timeout", "0.5", "--channels", "2");
+    const { helper, peer } = await save("--connect-timeout", "5", "--channels", "2");
     await peer.playWithoutEnd(tinyMigration(2).slice(0, 2));
     expect(await helper.failure()).toMatchObject({
       status: 6,
@@ -174,7 +168,7 @@ describe("waiting", () => {
   });
 
   test("a connection that never says what it is, beside a whole migration", async () => {
-    const { helper, peer } = await save("--connect-timeout", "0.5");
+    const { helper, peer } = await save("--connect-timeout", "2.5");
     await peer.connect();
     await peer.play(tinyMigration());
     expect(await helper.failure()).toMatchObject({ status: 6, code: "CONNECT_TIMEOUT" });
@@ -194,18 +188,21 @@ describe("waiting", () => {
 });
 
 describe("what harms nothing", () => {
-  test("connections that close without a byte, before and between the channels", async () => {
-    const { helper, peer } = await save("--channels", "2");
-    const [main = wire.eofByte, ...channels] = tinyMigration();
-    for (let i = 0; i < 5; i++) (await peer.connect()).end();
-    const mainSocket = await peer.connect();
-    mainSocket.write(main.subarray(0, 50));
-    (await peer.connect()).destroy();
-    await helper.waitEvent("channel");
-    await peer.play(channels);
-    mainSocket.end(main.subarray(50));
-    expect(await helper.success()).toMatchObject({ image: { multifdChannels: 2 } });
-  });
+  test.each([2, 255])(
+    "connections that close without a byte, before and between %i channels",
+    async (count) => {
+      const { helper, peer } = await save("--channels", String(count));
+      const [main = wire.eofByte, ...channels] = tinyMigration(count);
+      for (let i = 0; i < 5; i++) (await peer.connect()).end();
+      const mainSocket = await peer.connect();
+      mainSocket.write(main.subarray(0, 50));
+      (await peer.connect()).destroy();
+      await helper.waitEvent("channel");
+      await peer.play(channels);
+      mainSocket.end(main.subarray(50));
+      expect(await helper.success()).toMatchObject({ image: { multifdChannels: count } });
+    },
+  );
 
   test("channels before main, each byte alone", async () => {
     const { helper, peer } = await save("--channels", "2");
@@ -294,27 +291,5 @@ describe("streams that prove nothing", () => {
     await peer.play([main, first.subarray(0, -1)]);
     expect(await helper.failure()).toMatchObject({ status: 3, code: "STREAM_INCOMPLETE" });
     await expectUntouched();
-  });
-});
-
-describe("--rate", () => {
-  test("holds the channels together to a speed", async () => {
-    const rate = 4 * 2 ** 20;
-    const { helper, peer } = await save("--rate", String(rate));
-    await peer.play(largeMigration(1, 12 * 2 ** 20));
-    await helper.success();
-    // Received runs ahead of written by three slots of 1 MiB, and by the little that main has.
-    const ahead = 3.1 * 2 ** 20;
-    const progress = helper.events.filter(({ event }) => event === "progress");
-    expect(progress.length).toBeGreaterThan(3);
-    for (const { bytes, elapsedMs } of progress as unknown as { bytes: number; elapsedMs: number }[]) {
-      expect(bytes).toBeLessThanOrEqual(1.5 * rate * (elapsedMs / 1000) + ahead);
-    }
-  });
-
-  test("waiting for one's turn is no stall", async () => {
-    const { helper, peer } = await save("--rate", "1M", "--stall-timeout", "0.6");
-    await peer.play(largeMigration(1, 6 * 2 ** 20));
-    await helper.success();
   });
 });

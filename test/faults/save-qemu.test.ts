@@ -135,6 +135,32 @@ describeEachQemu("a save that comes to nothing", (binary) => {
     expect(await scratch.names()).toEqual(["vm.mfd"]);
   });
 
+  test("--channels 2 for a QEMU with 4: refused, and QEMU can migrate again", async () => {
+    await guest.vm.qmp.execute("migrate-set-parameters", { "max-bandwidth": 16 * MIB });
+    const { helper, address } = await listening(scratch.file("vm.mfd"), ["--channels", "2"]);
+    await migrateTo(guest.vm.qmp, address);
+    expect(await helper.failure()).toMatchObject({ status: 3, code: "CHANNEL_SET" });
+    await untilMigration(guest, "failed");
+    await expectUntouched();
+    await expectRetryWorks();
+  });
+
+  test("the helper gives up while QEMU connects 64 channels: QEMU can migrate again", async () => {
+    await configure(guest.vm, { channels: 64 });
+    // From before the first connection until all are there, whatever this machine's speed.
+    for (const delayMs of [0, 1, 2, 4, 6, 9, 14, 20]) {
+      const { helper, address } = await listening(scratch.file("vm.mfd"));
+      await guest.vm.qmp.execute("migrate-set-parameters", { "max-bandwidth": 16 * MIB });
+      await migrateTo(guest.vm.qmp, address);
+      await sleep(delayMs);
+      helper.signal("SIGTERM");
+      expect(await helper.failure()).toMatchObject({ status: 143, code: "CANCELLED" });
+      await untilMigration(guest, "failed");
+      await expectUntouched();
+    }
+    await expectRetryWorks();
+  });
+
   test("abort under --hold after QEMU has completed", async () => {
     await guest.vm.qmp.execute("stop");
     const { helper } = await begun("--hold");
@@ -160,7 +186,8 @@ describeEachQemu("a save that comes to nothing", (binary) => {
     }
     await guest.vm.qmp.execute("migrate_cancel");
     expect(await helper.waitEvent("drained")).toMatchObject({ evidence: { verdict: "complete" } });
-    await untilMigration(guest, "cancelled");
+    // QEMU 10 says failed when it meets the closed return path before the cancellation.
+    await untilMigration(guest, "cancelled", "failed");
     helper.say("abort");
     expect(await helper.failure()).toMatchObject({ status: 3, code: "ABORTED" });
     await expectUntouched();

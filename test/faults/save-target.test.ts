@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
-import { mkdir, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { mkdir, rename, symlink, truncate, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { describe, expect, test } from "vitest";
 import { inspect, verify } from "../../src/index.ts";
@@ -278,58 +278,5 @@ describe("a target written in place", () => {
     await first.helper.success();
     fs.closeSync(fd);
     await expectWhole(scratch.file("raw"));
-  });
-});
-
-describe("limits", () => {
-  test("--expect-bytes refuses at once what does not fit, and --force goes on with a warning", async () => {
-    expect(await refusal(scratch.file(IMAGE), ["--expect-bytes", "4000T"])).toMatchObject({
-      status: 5,
-      code: "NO_SPACE",
-      message: expect.stringContaining("--force"),
-    });
-    expect(await scratch.names()).toEqual([]);
-    const { helper, peer } = await listening(scratch.file(IMAGE), ["--expect-bytes", "4000T", "--force"]);
-    await peer.play(tinyMigration());
-    await helper.success();
-    expect(helper.stderr).toContain("going on because of --force");
-  });
-
-  test("--expect-bytes lets through what fits", () => saveTo(scratch.file(IMAGE), ["--expect-bytes", "64K"]));
-
-  test("--max-bytes ends a stream that grows beyond it", async () => {
-    const { helper, peer } = await listening(scratch.file(IMAGE), ["--max-bytes", "4M"]);
-    await peer.playWithoutEnd(largeMigration(2, 16 * 2 ** 20));
-    expect(await helper.failure()).toMatchObject({ status: 5, code: "LIMIT_EXCEEDED" });
-    expect(await scratch.names()).toEqual([]);
-  });
-
-  test("--max-bytes counts the end of a stream, too", async () => {
-    const { helper, peer } = await listening(scratch.file(IMAGE), ["--max-bytes", "100K"]);
-    await peer.play(tinyMigration());
-    expect(await helper.failure()).toMatchObject({ status: 5, code: "LIMIT_EXCEEDED" });
-  });
-
-  test("a file size limit of the process is no room", async () => {
-    const command = `ulimit -f 4096; exec "$0" "$@"`;
-    const image = scratch.file(IMAGE);
-    const { helper, peer } = await listening(image, [], { shell: command });
-    await peer.playWithoutEnd(largeMigration(2, 16 * 2 ** 20));
-    expect(await helper.failure()).toMatchObject({ status: 5, code: "NO_SPACE" });
-    expect(await scratch.names()).toEqual([]);
-  });
-
-  test("--checksum none: verify can say that the structure fits, and no more", async () => {
-    await saveTo(scratch.file(IMAGE), ["--checksum", "none"]);
-    expect(await verify({ image: scratch.file(IMAGE), workers: 1 })).toMatchObject({
-      checked: "structure only",
-    });
-  });
-
-  test("--direct-io off is honoured and told", async () => {
-    const { helper, peer } = await listening(scratch.file(IMAGE), ["--direct-io", "off"]);
-    await peer.play(tinyMigration());
-    expect(await helper.success()).toMatchObject({ image: { directIo: false } });
-    await rm(scratch.file(IMAGE));
   });
 });

@@ -29,7 +29,7 @@ export function addRestoreCommand(program: Command, output: Output): void {
     .addOption(
       valued(
         "--expect <list>",
-        "refuse another image: channels=N,uuid=UUID,machine=NAME, any of them",
+        "refuse another image: channels=N,uuid=UUID|none,machine=NAME, any of them",
         parseExpect,
       ),
     )

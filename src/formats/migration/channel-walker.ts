@@ -49,7 +49,7 @@ export class ChannelWalker implements Walker<ChannelSummary> {
   finish(): ChannelSummary {
     if (this.#walker !== null) return this.#walker.finish();
     const bytes = this.#magicSeen;
-    throw protocolError(`A channel ended after ${bytes} bytes, before saying what it is`, bytes);
+    throw protocolError(`ended after ${bytes} bytes, before saying what it is`, bytes);
   }
 }
 
@@ -61,13 +61,13 @@ function walkerFor(magic: Buffer): MainWalker | MultifdWalker {
   if (magic[0] === 0x16 && magic[1] === 0x03) {
     throw new MultifdError(
       "TLS_PEER",
-      "The peer opened a TLS session; set the migration parameter tls-creds to an empty string and migrate again.",
+      "the peer opened a TLS session: set the migration parameter tls-creds to an empty string and migrate again",
       { offset: 0 },
     );
   }
   const bytes = magic.toString("hex").replace(/..(?!$)/g, "$& ");
   throw protocolError(
-    `A connection begins with the bytes ${bytes}, but a migration channel begins with 51 45 56 4d or 11 22 33 44`,
+    `begins with ${bytes}, which is neither 51 45 56 4d of a main channel nor 11 22 33 44 of a multifd channel`,
     0,
   );
 }

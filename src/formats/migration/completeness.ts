@@ -6,7 +6,7 @@ export interface Completeness {
   readonly verdict: "complete" | "incomplete" | "undecided";
   /** Whether this evidence alone may seal an image; without it only the manager's word can. */
   readonly sealable: boolean;
-  /** English sentences: what is wrong or in doubt; empty when complete. */
+  /** What is wrong or in doubt, in English clauses that "; " joins to one sentence; empty when complete. */
   readonly reasons: readonly string[];
 }
 
@@ -28,9 +28,9 @@ export function judgeCompleteness(
   ];
   if (main === null || faults.length > 0) return { verdict: "incomplete", sealable: false, reasons: faults };
 
-  const unproved = main.undecided.map((reason) => `The main channel cannot be judged: ${reason}.`);
+  const unproved = main.undecided.map((reason) => `the main channel cannot be judged: ${reason}`);
   if (main.eofByte === null) {
-    unproved.push(`The main channel's ${main.bytes} bytes do not end with an EOF byte and a vmdescription.`);
+    unproved.push(`the main channel's ${main.bytes} bytes do not end with an EOF byte and a vmdescription`);
   }
   const uncarried = expectedChannels === null ? coverageDoubts(main, channels) : [];
   const reasons = [...unproved, ...uncarried];
@@ -52,15 +52,15 @@ export function needsZeroedRam(main: MainSummary | null, channels: readonly Mult
 }
 
 function mainFaults(main: MainSummary | null): string[] {
-  if (main === null) return ["The main channel is missing."];
+  if (main === null) return ["the main channel is missing"];
   if (main.undecided.length > 0) return [];
   if (main.ramEnd === null) {
-    return [`The main channel ended after ${main.bytes} bytes, before the END section of RAM.`];
+    return [`the main channel ended after ${main.bytes} bytes, before the END section of RAM`];
   }
   if (main.eofByte === null) {
     const ramEnd = `after ${main.bytes} bytes (RAM ended at ${main.ramEnd})`;
     return [
-      `The main channel ended ${ramEnd}, without the EOF byte and vmdescription that close a migration.`,
+      `the main channel ended ${ramEnd}, without the EOF byte and vmdescription that close a migration`,
     ];
   }
   return [];
@@ -71,19 +71,19 @@ function channelFaults(channels: readonly MultifdSummary[], expected: number | n
   const ids = new Set(channels.map((channel) => channel.id));
   const count = Math.max(expected ?? 0, ...channels.map((channel) => channel.id + 1), 0);
   for (let id = 0; id < count; id++) {
-    if (!ids.has(id)) faults.push(`Multifd channel ${id} of ${count} is missing.`);
+    if (!ids.has(id)) faults.push(`multifd channel ${id} of ${count} is missing`);
   }
   for (const id of ids) {
     const times = channels.filter((channel) => channel.id === id).length;
-    if (times > 1) faults.push(`Multifd channel ${id} came ${times} times.`);
+    if (times > 1) faults.push(`multifd channel ${id} came ${times} times`);
   }
   if (expected !== null && count > expected) {
-    faults.push(`Multifd channel ${count - 1} came, although only ${expected} channels were expected.`);
+    faults.push(`multifd channel ${count - 1} came, although only ${expected} channels were expected`);
   }
   for (const channel of channels) {
     if (!channel.atPacketBoundary) {
       faults.push(
-        `Multifd channel ${channel.id} ended after ${channel.bytes} bytes, in the middle of a packet.`,
+        `multifd channel ${channel.id} ended after ${channel.bytes} bytes, in the middle of a packet`,
       );
     }
   }
@@ -98,12 +98,12 @@ function barrierFaults(main: MainSummary, channels: readonly MultifdSummary[]): 
   const faults = channels
     .filter((channel) => channel.syncEnds.length !== expected)
     .map(
-      ({ id, syncEnds }) => `Multifd channel ${id} has ${syncEnds.length} SYNCs, but ${against} ${expected}.`,
+      ({ id, syncEnds }) => `multifd channel ${id} has ${syncEnds.length} SYNCs, but ${against} ${expected}`,
     );
   // QEMU refuses to combine background snapshots, the only streams without RAM END, with multifd.
   if (followed && main.ramEnd === null && main.undecided.length > 0) {
     faults.push(
-      `The main channel has no END section of RAM, although ${channels.length} multifd channels came.`,
+      `the main channel has no END section of RAM, although ${channels.length} multifd channels came`,
     );
   }
   return faults;
@@ -114,21 +114,21 @@ function lostChannels(main: MainSummary): string[] {
   if (main.ramEnd === null || main.pageRecords > 0) return [];
   if (main.barrierMode === "modern") {
     return [
-      `Main has ${main.barriers.length} barriers for multifd channels and no page, but no channel came.`,
+      `main has ${main.barriers.length} barriers for multifd channels and no page, but no channel came`,
     ];
   }
   if (main.capabilities.includes("x-ignore-shared") || main.zeroRecords >= ramPages(main)) return [];
   const found = `${main.zeroRecords} zero pages and no other for ${ramPages(main)} pages of RAM`;
-  return [`Main has ${found}, so the multifd channels that carried the rest are missing.`];
+  return [`main has ${found}, so the multifd channels that carried the rest are missing`];
 }
 
 function disagreements(main: MainSummary, channels: readonly MultifdSummary[]): string[] {
   const faults: string[] = [];
   const uuids = new Set(channels.map((channel) => channel.uuid));
   if (main.uuid !== null) uuids.add(main.uuid);
-  if (uuids.size > 1) faults.push(`The channels belong to different VMs: UUIDs ${[...uuids].join(", ")}.`);
+  if (uuids.size > 1) faults.push(`the channels belong to different VMs: UUIDs ${[...uuids].join(", ")}`);
   const methods = new Set(channels.map((channel) => channel.compression).filter((method) => method !== null));
-  if (methods.size > 1) faults.push(`The channels are compressed differently: ${[...methods].join(", ")}.`);
+  if (methods.size > 1) faults.push(`the channels are compressed differently: ${[...methods].join(", ")}`);
   return faults;
 }
 
@@ -143,14 +143,14 @@ function coverageDoubts(main: MainSummary, channels: readonly MultifdSummary[]):
   if (main.capabilities.includes("x-ignore-shared")) {
     if (channels.length > 0 || main.pageRecords > 0) return [];
     return [
-      "With x-ignore-shared and no page on main it cannot be told whether multifd channels are missing.",
+      "with x-ignore-shared and no page on main it cannot be told whether multifd channels are missing",
     ];
   }
   const unplugged = main.devices.some((name) => name.includes("virtio-mem"));
   if (carried >= ramPages(main) || unplugged) return [];
   const numbers = `${carried} of ${ramPages(main)} pages of RAM travelled on main and ${channels.length} channels`;
   return [
-    `Only ${numbers}: a channel is missing, or the guest gave pages back; the number of channels would tell.`,
+    `only ${numbers}: a channel is missing, or the guest gave pages back; the number of channels would tell`,
   ];
 }
 

@@ -22,24 +22,24 @@ const PAGE_BITS_MAX = 16;
 export function* walkConfiguration(input: ByteInput, facts: MainFacts): Steps<string | null> {
   while (!input.ready(8)) yield;
   if (input.u32(0) !== MAIN_MAGIC) {
-    throw protocolError(`The main channel begins with ${hexWord(input.u32(0))}, not with "QEVM"`, 0);
+    throw protocolError(`begins with ${hexWord(input.u32(0))}, not with "QEVM"`, 0);
   }
   if (input.u32(4) !== STREAM_VERSION) {
-    throw protocolError(`The main channel has stream version ${input.u32(4)}; only version 3 is known`, 4);
+    throw protocolError(`has stream version ${input.u32(4)}; only version 3 is known`, 4);
   }
   input.consume(8);
 
   while (!input.ready(5)) yield;
   const length = input.u32(1);
   if (input.u8(0) !== SECTION_CONFIGURATION || length === 0 || length > MACHINE_LIMIT) {
-    throw protocolError("The main channel does not begin with the name of a machine type", input.offset);
+    throw protocolError("does not begin with the name of a machine type", input.offset);
   }
   input.consume(5);
   while (!input.ready(length)) yield;
   const machine = input.text(0, length);
   // A length that is too long would swallow the subsections behind the name without anybody noticing.
   if (!/^[\x21-\x7e]+$/.test(machine)) {
-    throw protocolError("The main channel's machine type is no readable name", input.offset);
+    throw protocolError("has a machine type that is no readable name", input.offset);
   }
   facts.machine = machine;
   input.consume(length);
@@ -61,7 +61,7 @@ function* walkSubsection(input: ByteInput, facts: MainFacts): Steps<string | nul
   const version = input.u32(2 + nameLength);
   input.consume(2 + nameLength + 4);
   if (!name.startsWith("configuration/")) {
-    throw protocolError("The configuration section has a subsection of something else", at);
+    throw protocolError("the configuration section has a subsection of something else", at);
   }
   if (version !== SUBSECTION_VERSION) {
     return `the configuration names ${name} in version ${version}, which is not known`;
@@ -86,7 +86,7 @@ function* walkPageBits(input: ByteInput, facts: MainFacts): Steps {
   while (!input.ready(4)) yield;
   const bits = input.u32(0);
   if (bits < PAGE_BITS_MIN || bits > PAGE_BITS_MAX) {
-    throw protocolError(`The configuration gives ${bits} bits to a page`, input.offset);
+    throw protocolError(`the configuration gives ${bits} bits to a page`, input.offset);
   }
   facts.pageSize = 2 ** bits;
   input.consume(4);
@@ -96,7 +96,7 @@ function* walkCapabilities(input: ByteInput, facts: MainFacts): Steps<string | n
   while (!input.ready(4)) yield;
   const count = input.u32(0);
   if (count > CAPABILITY_LIMIT) {
-    throw protocolError(`The configuration lists ${count} capabilities, more than QEMU has`, input.offset);
+    throw protocolError(`the configuration lists ${count} capabilities, more than QEMU has`, input.offset);
   }
   input.consume(4);
   for (let i = 0; i < count; i++) {

@@ -14,6 +14,8 @@ export class MainFacts {
   ramEnd: number | null = null;
   pageRecords = 0;
   zeroRecords = 0;
+  /** The source opened a return path, and so waits at the end for a word from the other side. */
+  returnPath = false;
   readonly undecided: string[] = [];
 
   /**

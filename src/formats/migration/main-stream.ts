@@ -28,6 +28,11 @@ export class MainWalker implements Walker<MainSummary> {
     return this.#facts.ramBlocks;
   }
 
+  /** Whether the source opened a return path; known before RAM starts. */
+  get returnPath(): boolean {
+    return this.#facts.returnPath;
+  }
+
   push(chunk: Uint8Array): void {
     this.#parser.push(chunk);
   }

@@ -89,7 +89,7 @@ export class MultifdWalker implements Walker<MultifdSummary> {
     const { id, uuid, boundary, ...counts } = this.#tally;
     const bytes = this.#input.fed;
     if (id === null || uuid === null) {
-      throw protocolError(`A channel ended after ${bytes} bytes, before saying what it is`, bytes);
+      throw protocolError(`ended after ${bytes} bytes, before saying what it is`, bytes);
     }
     return { kind: "multifd", id, uuid, bytes, ...counts, atPacketBoundary: boundary === bytes };
   }
@@ -129,7 +129,7 @@ function readInit(input: ByteInput, tally: Tally): void {
   readMagic(input, tally);
   const id = input.u8(24);
   // multifd-channels is at most 255, so the highest number is 254.
-  if (id === 255) throw protocolError("A multifd channel calls itself number 255", 24);
+  if (id === 255) throw protocolError("calls itself number 255", 24);
   tally.uuid = uuidText(input.hex(8, 16));
   tally.id = id;
 }
@@ -200,7 +200,6 @@ function readPayloadSize(input: ByteInput, tally: Tally, flags: number, normal: 
 }
 
 function packetError(input: ByteInput, tally: Tally, what: string): Error {
-  const name = tally.id === null ? "A multifd channel" : `Multifd channel ${tally.id}`;
   const details = tally.id === null ? {} : { channel: tally.id };
-  return protocolError(`${name} ${what}`, input.offset, details);
+  return protocolError(what, input.offset, details);
 }

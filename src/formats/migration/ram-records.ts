@@ -70,7 +70,7 @@ export class RamRecords {
       switch (kind) {
         case RAM_FLAGS.ZERO:
           while (!input.ready(1)) yield;
-          if (input.u8(0) !== 0) throw protocolError("A zero page is filled with something else", at);
+          if (input.u8(0) !== 0) throw protocolError("a zero page is filled with something else", at);
           input.consume(1);
           facts.zeroRecords += 1;
           break;
@@ -90,14 +90,14 @@ export class RamRecords {
 
   #noteBarrier(flags: number, address: number, at: number): void {
     const facts = this.#facts;
-    if (address !== 0) throw protocolError(`A RAM word with flags ${hexWord(flags)} has an address`, at);
+    if (address !== 0) throw protocolError(`a RAM word with flags ${hexWord(flags)} has an address`, at);
     const modern = flags === RAM_FLAGS.MULTIFD_FLUSH;
     if (modern && facts.barrierMode === "legacy") {
       throw protocolError("RAM has a MULTIFD_FLUSH although its START section had none", at);
     }
     if (modern !== (facts.barrierMode === "modern")) return;
     if (facts.barriers.length === SYNC_LIMIT) {
-      throw protocolError(`Main has more than ${SYNC_LIMIT} barriers, which no migration has`, at);
+      throw protocolError(`has more than ${SYNC_LIMIT} barriers, which no migration has`, at);
     }
     facts.barriers.push(at);
   }
@@ -109,17 +109,17 @@ export class RamRecords {
     while (!input.ready(1 + length)) yield;
     const name = input.text(1, length);
     const block = this.#blocks.get(name);
-    if (block === undefined) throw protocolError("A RAM record names a block that is not listed", at);
+    if (block === undefined) throw protocolError("a RAM record names a block that is not listed", at);
     this.#block = block;
     input.consume(1 + length);
   }
 
   #checkAddress(address: number, at: number): void {
     const block = this.#block;
-    if (block === null) throw protocolError("A RAM record continues a block before any was named", at);
+    if (block === null) throw protocolError("a RAM record continues a block before any was named", at);
     if (address + this.#facts.pageSize > block.usedLength) {
       const where = `${hexWord(address)} of the block "${block.name}"`;
-      throw protocolError(`A RAM record lies at ${where}, which has ${block.usedLength} bytes`, at);
+      throw protocolError(`a RAM record lies at ${where}, which has ${block.usedLength} bytes`, at);
     }
   }
 
@@ -129,7 +129,7 @@ export class RamRecords {
     while (!input.ready(3)) yield;
     const length = input.u16(1);
     if (input.u8(0) !== XBZRLE_ENCODING || length > this.#facts.pageSize) {
-      throw protocolError("An XBZRLE page has an unknown encoding or is longer than a page", at);
+      throw protocolError("an XBZRLE page has an unknown encoding or is longer than a page", at);
     }
     input.consume(3);
     yield* skipBytes(input, length);
@@ -142,7 +142,7 @@ export class RamRecords {
     while (!input.ready(4)) yield;
     const length = input.u32(0);
     if (length === 0 || length > this.#facts.pageSize + COMPRESS_SLACK) {
-      throw protocolError(`A compressed page has ${length} bytes`, at);
+      throw protocolError(`a compressed page has ${length} bytes`, at);
     }
     input.consume(4);
     yield* skipBytes(input, length);

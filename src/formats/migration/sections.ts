@@ -6,9 +6,10 @@ import { protocolError } from "./wire.ts";
 
 /** QEMU_VM_* of QEMU 7.2.22 and 10.0.2, migration/savevm.h. */
 const SECTION = { START: 0x01, PART: 0x02, END: 0x03, FULL: 0x04, COMMAND: 0x08, FOOTER: 0x7e } as const;
+const OPEN_RETURN_PATH = 1;
 /** MIG_CMD_* of migration/savevm.c with the length of their data, as far as they leave RAM readable. */
 const HARMLESS_COMMANDS: ReadonlyMap<number, number> = new Map([
-  [1, 0], // OPEN_RETURN_PATH
+  [OPEN_RETURN_PATH, 0],
   [2, 4], // PING
   [3, 0], // POSTCOPY_ADVISE without RAM (dirty-bitmaps only)
   [11, 0], // SWITCHOVER_START, 10.0
@@ -44,7 +45,7 @@ export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string 
     let reason: string | null = null;
     switch (type) {
       case SECTION.COMMAND:
-        reason = yield* walkCommand(input);
+        reason = yield* walkCommand(input, facts);
         break;
       case SECTION.FULL:
         if (ram !== null && iterating) return yield* endWithoutEnd(input, facts, ram.id);
@@ -66,21 +67,22 @@ export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string 
         }
         break;
       default:
-        throw protocolError(`The main channel has a section of type ${type} before the end of RAM`, at);
+        throw protocolError(`has a section of type ${type} before the end of RAM`, at);
     }
     if (reason !== null) return reason;
   }
 }
 
 /** u8 type, u16 command, u16 length, data. */
-function* walkCommand(input: ByteInput): Steps<string | null> {
+function* walkCommand(input: ByteInput, facts: MainFacts): Steps<string | null> {
   while (!input.ready(5)) yield;
   const at = input.offset;
   const command = input.u16(1);
   const length = input.u16(3);
-  if (command === 0) throw protocolError("The main channel has a command of type 0", at);
+  if (command === 0) throw protocolError("has a command of type 0", at);
   input.consume(5);
   yield* skipBytes(input, length);
+  if (command === OPEN_RETURN_PATH) facts.returnPath = true;
   if (HARMLESS_COMMANDS.get(command) === length) return null;
   return `the command ${COMMAND_NAMES.get(command) ?? command} with ${length} bytes stands at offset ${at}`;
 }
@@ -99,7 +101,7 @@ function* walkStart(
   const name = input.text(6, nameEnd - 6);
   const instance = input.u32(nameEnd);
   const version = input.u32(nameEnd + 4);
-  if (!isSectionName(name)) throw protocolError("A START section has no readable name", at);
+  if (!isSectionName(name)) throw protocolError("a START section has no readable name", at);
   input.consume(nameEnd + 8);
   if (name !== "ram") return `the iterable device "${name}" starts at offset ${at}`;
   if (known !== null || instance !== 0 || version !== RAM_VERSION) {
@@ -120,7 +122,7 @@ function* walkRamSection(input: ByteInput, ram: RamSections | null): Steps<strin
   const at = input.offset;
   const id = input.u32(1);
   if (ram === null || id !== ram.id) {
-    throw protocolError(`A section continues the device with id ${id}, which never started`, at);
+    throw protocolError(`a section continues the device with id ${id}, which never started`, at);
   }
   input.consume(5);
   const reason = yield* ram.records.walk();
@@ -131,7 +133,7 @@ function* walkRamSection(input: ByteInput, ram: RamSections | null): Steps<strin
 function* walkFooter(input: ByteInput, id: number): Steps {
   while (!input.ready(FOOTER_BYTES)) yield;
   if (input.u8(0) !== SECTION.FOOTER || input.u32(1) !== id) {
-    throw protocolError(`A section is not closed by the footer of id ${id}`, input.offset);
+    throw protocolError(`a section is not closed by the footer of id ${id}`, input.offset);
   }
   input.consume(FOOTER_BYTES);
 }

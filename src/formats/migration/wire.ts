@@ -13,16 +13,16 @@ export const PAGE_SIZE = 4096;
  */
 export const SYNC_LIMIT: number = 1024 * 1024;
 
-/** The bytes at `offset` cannot be what QEMU sends there. `sentence` says what stands there instead of what. */
+/**
+ * The bytes at `offset` cannot be what QEMU sends there. `what` says what stands there instead of what, and reads
+ * on from the channel's name, which only the caller knows: "channel 3: has a packet …".
+ */
 export function protocolError(
-  sentence: string,
+  what: string,
   offset: number,
   details: Readonly<Record<string, string | number>> = {},
 ): MultifdError {
-  return new MultifdError("PROTOCOL", `${sentence} (offset ${offset} of the stream).`, {
-    offset,
-    ...details,
-  });
+  return new MultifdError("PROTOCOL", `${what} (offset ${offset})`, { offset, ...details });
 }
 
 /** 32 hex digits as the textual form of a UUID; QEMU sends the bytes in the order of the text. */

@@ -112,6 +112,10 @@ function removeLeftover(partial: string, file: string): void {
   } catch (error) {
     // Where it cannot be, creating it tells why.
     if (hasCode(error, "ENOENT", "ENOTDIR", "ENAMETOOLONG")) return;
+    if (hasCode(error, "ELOOP", "EISDIR", "ENXIO")) {
+      const text = `${partial}, the name of unfinished images of ${file}, is taken by something else: remove that first`;
+      throw new MultifdError("TARGET_REFUSED", text, { path: partial }, error);
+    }
     throw ioError(error, `opening ${partial}`);
   }
   try {
@@ -142,7 +146,9 @@ function openFile(name: string, flags: number): number {
   } catch (error) {
     if (hasCode(error, "EEXIST")) throw busy(name);
     if (hasCode(error, "ENOENT", "ENOTDIR")) {
-      const text = `the directory ${path.dirname(name)} does not exist: create it first`;
+      const text = fs.existsSync(path.dirname(name))
+        ? `no file can be created in ${path.dirname(name)}: choose another directory`
+        : `the directory ${path.dirname(name)} does not exist: create it first`;
       throw new MultifdError("TARGET_REFUSED", text, { path: name }, error);
     }
     if (hasCode(error, "ENAMETOOLONG")) {

@@ -14,6 +14,12 @@ test("any of the three expectations can be given, in any order", () => {
   expect(parseExpect("channels=0", "--expect")).toEqual({ channels: 0 });
 });
 
+test("a VM without UUID can be expected, as none or as the UUID of zeros", () => {
+  const zeros = "00000000-0000-0000-0000-000000000000";
+  expect(parseExpect("uuid=none", "--expect")).toEqual({ uuid: "none" });
+  expect(parseExpect(`uuid=${zeros}`, "--expect")).toEqual({ uuid: zeros });
+});
+
 test("an expectation that cannot be checked is refused instead of ignored", () => {
   const refused = [
     "",
@@ -21,6 +27,7 @@ test("an expectation that cannot be checked is refused instead of ignored", () =
     "channels=",
     "channels=256",
     "uuid=1234",
+    "uuid=",
     "machine=",
     "ram=1G",
     "channels=4,",

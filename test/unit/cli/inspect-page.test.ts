@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
 import { describeImage } from "../../../src/cli/inspect-page.ts";
 import type { ImageReport } from "../../../src/index.ts";
@@ -23,7 +24,7 @@ const SEALED = {
     vmUuid: UUID,
     pageSize: 4096,
     barrierMode: "legacy",
-    capabilities: ["x-ignore-shared"],
+    capabilities: [],
     ramBlocks: [
       { name: "mem", usedLength: 268_435_456 },
       { name: "/rom@etc/acpi/tables", usedLength: 131_072 },
@@ -41,6 +42,7 @@ const SEALED = {
     multifdCompression: "zstd",
     uuid: UUID,
     zeroedRam: true,
+    capabilities: [],
   },
   channels: [
     {
@@ -80,6 +82,12 @@ const qmp = (page: string) =>
     .filter((line) => line.trimStart().startsWith("{"))
     .map((line) => JSON.parse(line));
 
+const SHARED: ImageReport = {
+  ...SEALED,
+  metadata: { ...SEALED.metadata, capabilities: ["x-ignore-shared"], needsZeroedRam: false },
+  destination: { ...SEALED.destination, capabilities: ["x-ignore-shared"], zeroedRam: false },
+};
+
 test("the page of a sealed image says what it is", () => {
   expect(describeImage(SEALED)).toMatchInlineSnapshot(`
     "Image vm.mfd
@@ -95,7 +103,6 @@ test("the page of a sealed image says what it is", () => {
       machine       pc-q35-7.2
       UUID          00112233-4455-6677-8899-aabbccddeeff
       page size     4096 bytes
-      capabilities  x-ignore-shared
       compression   zstd
       barriers      legacy
       devices       timer, cpu
@@ -115,20 +122,26 @@ test("the page of a sealed image says what it is", () => {
 
     To restore it
       start QEMU    -machine pc-q35-7.2 -uuid 00112233-4455-6677-8899-aabbccddeeff -incoming defer -S
-      the rest      devices, RAM size and accelerator as at the source
+      the rest      devices, RAM size and accelerator as at the source, and a QMP socket
       RAM           must be all zero: start QEMU afresh, and truncate a shared memory file to 0 and back before
-      then, by QMP, in this order:
-        {"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"events","state":true},{"capability":"multifd","state":true},{"capability":"x-ignore-shared","state":true}]}}
+      then, by QMP (socat - unix:vm.qmp), in this order:
+        {"execute":"qmp_capabilities"}
+        {"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"events","state":true},{"capability":"multifd","state":true}]}}
         {"execute":"migrate-set-parameters","arguments":{"multifd-channels":2,"multifd-compression":"zstd"}}
-        {"execute":"migrate-incoming","arguments":{"uri":"unix:/PATH/OF/SOCKET"}}
-      then, when migrate-incoming has returned:
-        multifd-helper restore vm.mfd --offset 1048576 --connect unix:/PATH/OF/SOCKET
+        {"execute":"migrate-incoming","arguments":{"uri":"unix:restore.sock"}}
+      then, when migrate-incoming has returned (restore.sock lies where QEMU was started):
+        multifd-helper restore vm.mfd --offset 1048576 --connect unix:restore.sock
+      then, in the same QMP session, again as long as it says active:
+        {"execute":"query-migrate"}
+      and, once it says completed, not before (after failed, end this QEMU):
+        {"execute":"cont"}
     "
   `);
 });
 
-test("the QMP commands set the destination up before it listens", () => {
-  expect(qmp(describeImage(SEALED))).toEqual([
+test("the QMP commands are a whole session: set up, let in, look and go on", () => {
+  expect(qmp(describeImage(SHARED))).toEqual([
+    { execute: "qmp_capabilities" },
     {
       execute: "migrate-set-capabilities",
       arguments: {
@@ -143,7 +156,9 @@ test("the QMP commands set the destination up before it listens", () => {
       execute: "migrate-set-parameters",
       arguments: { "multifd-channels": 2, "multifd-compression": "zstd" },
     },
-    { execute: "migrate-incoming", arguments: { uri: "unix:/PATH/OF/SOCKET" } },
+    { execute: "migrate-incoming", arguments: { uri: "unix:restore.sock" } },
+    { execute: "query-migrate" },
+    { execute: "cont" },
   ]);
 });
 
@@ -153,8 +168,11 @@ test("without multifd no multifd parameter is set", () => {
     destination: { ...SEALED.destination, multifd: false, multifdChannels: 0, multifdCompression: "none" },
   };
   expect(qmp(describeImage(single)).map(({ execute }) => execute)).toEqual([
+    "qmp_capabilities",
     "migrate-set-capabilities",
     "migrate-incoming",
+    "query-migrate",
+    "cont",
   ]);
   expect(describeImage(single)).not.toContain('"multifd"');
 });
@@ -170,20 +188,69 @@ test("a machine without UUID and zeroed RAM is described as such", () => {
   expect(page).not.toContain("--offset");
 });
 
+test("an image without shared RAM says so, and lets nobody believe in fresh or zeroed RAM", () => {
+  const page = describeImage(SHARED);
+  expect(page).toMatch(/RAM +SHARED RAM IS NOT IN THIS IMAGE \(x-ignore-shared\)/);
+  expect(page).toContain("that file, unchanged since the save");
+  expect(page).toContain("RAM blocks (the contents of shared ones are not in this image)");
+  expect(page).not.toContain("need not be zeroed");
+  expect(page).not.toContain("afresh");
+  expect(describeImage(SEALED)).not.toContain("shared ones");
+});
+
 test("values of metadata are not shown", () => {
   const page = describeImage(SEALED);
   expect(page).not.toContain("secret");
   expect(page).not.toContain("/wD+");
 });
 
-test("names from the image cannot steer the terminal, nor the path the shell", () => {
+test("names from the image cannot steer the terminal", () => {
+  const machine = "pc\u001b[2J\nsealed no";
   const page = describeImage({
     ...SEALED,
-    path: "it's.mfd",
-    metadata: { ...SEALED.metadata, machine: "pc\u001b[2J\nsealed no" },
+    metadata: { ...SEALED.metadata, machine },
+    destination: { ...SEALED.destination, machine, capabilities: ["x\u009b2J"] },
   });
   expect(page).toContain("pc\ufffd[2J\ufffdsealed no\n");
-  expect(page).toContain("restore 'it'\\''s.mfd' --offset");
+  expect(page).toContain("-machine as at the source -uuid");
+  expect(page).not.toMatch(/(?!\n)\p{Cc}/u);
+  expect(qmp(page)[1].arguments.capabilities[2].capability).toBe("x\u009b2J");
+});
+
+/** What sh makes of the arguments of the command that restores. */
+function restoreArguments(report: ImageReport): string[] {
+  const command = /^ +multifd-helper (.*)$/m.exec(describeImage(report))?.[1];
+  const printed = execFileSync("sh", ["-c", `printf '%s\\n' ${command}`], { encoding: "utf8" });
+  return printed.trimEnd().split("\n");
+}
+
+test.each([
+  "it's a $(touch x) `vm`.mfd",
+  "a;b&c|d>e",
+  "*?[a]",
+  "~root/#1\\",
+  '"vm"!.mfd',
+  "größe.mfd",
+  "a=b",
+])("a shell reads the path %s as it is", (path) => {
+  const rest = ["--offset", "1048576", "--connect", "unix:restore.sock"];
+  expect(restoreArguments({ ...SEALED, path })).toEqual(["restore", path, ...rest]);
+});
+
+test("a path that begins with a dash is not taken for an option", () => {
+  expect(restoreArguments({ ...SEALED, path: "-f.mfd" })[1]).toBe("./-f.mfd");
+});
+
+test("a machine type goes through the shell as it is", () => {
+  const destination = { ...SEALED.destination, machine: "pc; reboot" };
+  expect(describeImage({ ...SEALED, destination })).toContain("-machine 'pc; reboot' -uuid");
+});
+
+test("a path with control characters is not shown wrong, but not at all", () => {
+  const page = describeImage({ ...SEALED, path: "vm\n.mfd" });
+  expect(page).toContain("multifd-helper restore IMAGE --offset");
+  expect(page).toContain("; IMAGE is this image's path, whose control characters cannot be shown:");
+  expect(page).not.toContain("restore vm");
 });
 
 test("an unsealed image has nothing to restore", () => {

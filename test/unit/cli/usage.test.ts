@@ -12,7 +12,13 @@ const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], to
   ["an unknown command", ["safe"], /unknown command 'safe'.* see multifd-helper --help/],
   ["an unknown option", ["verify", "vm.mfd", "--wrokers", "2"], /unknown option '--wrokers'.*--workers/],
   ["no image", ["save", ...LISTEN], /missing required argument 'image'/],
-  ["two images", ["inspect", "a", "b"], /too many arguments/],
+  [
+    "two images",
+    ["inspect", "a", "b"],
+    /too many arguments for 'inspect': expected 1 argument but got 2; see/,
+  ],
+  ["a value for a flag", ["save", "vm.mfd", ...LISTEN, "--hold=1"], /option '--hold' takes no value; see/],
+  ["a long value for a flag", ["--version=the-newest-one"], /option '--version' takes no value; see/],
   [
     "no address to listen on",
     ["save", "vm.mfd"],
@@ -51,6 +57,7 @@ test.each(MISTAKES)("%s is refused with exit status 2 and one sentence", async (
   expect(status).toBe(2);
   expect(stdout).toBe("");
   expect(stderr).toMatch(/^multifd-helper: [^\n]+ \[USAGE\]\n$/);
+  expect(stderr).not.toMatch(/[.;:]; see/);
   expect(stderr).toMatch(told);
 });
 
@@ -66,6 +73,18 @@ test("under --json a mistake gives hello and failed, too", async () => {
     { event: "hello", contract: 1 },
     { event: "failed", code: "USAGE", message: expect.stringContaining("--listen"), details: {} },
   ]);
+});
+
+test("a value for --json is a mistake that is told in JSON", async () => {
+  const { status, stdout } = await runCommand("save", "vm.mfd", ...LISTEN, "--json=1");
+  expect(status).toBe(2);
+  const [hello, failed] = stdout.split("\n", 2).map((line) => JSON.parse(line));
+  expect(hello).toMatchObject({ event: "hello" });
+  expect(failed).toMatchObject({
+    event: "failed",
+    code: "USAGE",
+    message: expect.stringMatching(/^option '--json' takes no value; see/),
+  });
 });
 
 test("a command that answers with one object fails with one", async () => {

@@ -43,6 +43,25 @@ test("TLS is called by its name, with what to do", () => {
   expect(() => new ChannelWalker().push(hello)).toThrow("tls-creds");
 });
 
+test("what is wrong reads on from the channel's name", () => {
+  const refused: [bytes: Buffer, words: RegExp][] = [
+    [Buffer.from("GET /"), /^begins with 47 45 54 20, which is neither .* \(offset 0\)$/],
+    [
+      Buffer.concat([configuration(), Buffer.alloc(5, 0x08).fill(0, 1)]),
+      /^has a command of type 0 \(offset \d+\)$/,
+    ],
+    [
+      Buffer.concat([initPacket(3), Buffer.alloc(64)]),
+      /^has 0x0 where a packet must begin .* \(offset 64\)$/,
+    ],
+    [Buffer.from("16030100c8010000", "hex"), /^the peer opened a TLS session: .*[^.]$/],
+  ];
+  for (const [bytes, words] of refused) {
+    const message = expect.stringMatching(words);
+    expect(() => new ChannelWalker().push(bytes)).toThrow(expect.objectContaining({ message }));
+  }
+});
+
 test("other bytes are shown in hex", () => {
   const walker = new ChannelWalker();
   walker.push(Buffer.from("GE"));

@@ -78,7 +78,7 @@ test("a lost last channel shows as pages that nobody carried, which does not sea
   const { main, channels } = NEW;
   const verdict = judgeCompleteness(main, channels.slice(0, 2));
   expect(verdict).toMatchObject({ verdict: "undecided", sealable: false });
-  expect(verdict.reasons).toEqual([expect.stringMatching(/^Only \d+ of 44 pages of RAM/)]);
+  expect(verdict.reasons).toEqual([expect.stringMatching(/^only \d+ of 44 pages of RAM/)]);
 });
 
 test("virtio-mem and x-ignore-shared explain pages that nobody carried", () => {
@@ -155,7 +155,7 @@ test("with another iterable device, equal SYNCs, packet boundaries and the tail 
   expect(judge({ main: vfio, channels })).toMatchObject({ verdict: "undecided", sealable: true });
   const extra = [channels[0] ?? Buffer.alloc(0), Buffer.concat([channels[1] ?? vfio, wire.syncPacket()])];
   expect(judge({ main: vfio, channels: extra })).toEqual(
-    incomplete("Multifd channel 1 has 4 SYNCs, but channel 0 has 3"),
+    incomplete("multifd channel 1 has 4 SYNCs, but channel 0 has 3"),
   );
   expect(judge({ main: vfio.subarray(0, -1), channels })).toMatchObject({ sealable: false });
 });

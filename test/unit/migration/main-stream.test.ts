@@ -260,7 +260,7 @@ test.each([
   const error = refusal(...parts);
   expect(error).toMatchObject(protocolFailure(expect.any(Number)));
   expect((error as Error).message).toContain(words);
-  expect((error as Error).message).toMatch(/\(offset \d+ of the stream\)\.$/);
+  expect((error as Error).message).toMatch(/^(RAM|[a-z][^.]*?) .*[^.] \(offset \d+\)$/);
 });
 
 test("the offset of a refusal is where the bad bytes begin", () => {
