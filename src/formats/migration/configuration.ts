@@ -39,7 +39,7 @@ export function* walkConfiguration(input: ByteInput, facts: MainFacts): Steps<st
   const machine = input.text(0, length);
   // A length that is too long would swallow the subsections behind the name without anybody noticing.
   if (!/^[\x21-\x7e]+$/.test(machine)) {
-    throw protocolError("The main channel's machine type is no readable name", input.offset);
+    throw protocolError("has a machine type that is no readable name", input.offset);
   }
   facts.machine = machine;
   input.consume(length);

@@ -97,7 +97,7 @@ export class RamRecords {
     }
     if (modern !== (facts.barrierMode === "modern")) return;
     if (facts.barriers.length === SYNC_LIMIT) {
-      throw protocolError(`Main has more than ${SYNC_LIMIT} barriers, which no migration has`, at);
+      throw protocolError(`has more than ${SYNC_LIMIT} barriers, which no migration has`, at);
     }
     facts.barriers.push(at);
   }
