@@ -14,6 +14,8 @@ export const DRAIN: WorkerCode = { url: new URL("../../workers/drain.js", import
 export const FEED: WorkerCode = { url: new URL("../../workers/feed.js", import.meta.url), name: "feed" };
 export const CHECK: WorkerCode = { url: new URL("../../workers/check.js", import.meta.url), name: "check" };
 
+const LOADER = new URL("../../workers/load.cjs", import.meta.url);
+
 /** The threads of one run. Every task starts at once, however many there are: a queued channel would deadlock QEMU. */
 export class RunPool {
   readonly #piscina: Piscina;
@@ -22,16 +24,14 @@ export class RunPool {
   constructor(code: WorkerCode, threads: number) {
     this.#name = code.name;
     this.#piscina = new Piscina({
-      filename: code.url.href,
+      filename: LOADER.href,
+      workerData: { url: code.url.href },
       minThreads: threads,
       maxThreads: threads,
       // Far above 256 channels: capacity that is short by one task means a task that never starts.
       concurrentTasksPerWorker: 1024,
       // Parked workers would freeze their sockets and timers; our tasks are few and long anyway.
       atomics: "disabled",
-      // Piscina tries require() first, and a thread that is ended inside a require() of an ES module takes the whole
-      // process with it (SIGABRT, "IsGraphAsync must be used on an instantiated module"; Node.js 20.20).
-      execArgv: [...process.execArgv, "--no-experimental-require-module"],
       recordTiming: false,
       trackUnmanagedFds: false,
       // Views and promises per block die young; left alone, V8 lets 32 MiB of them gather in each thread.
@@ -44,7 +44,7 @@ export class RunPool {
   async run<T>(task: object): Promise<T> {
     let answer: Answer<T>;
     try {
-      answer = (await this.#piscina.run(task, { name: this.#name })) as Answer<T>;
+      answer = (await this.#piscina.run({ name: this.#name, task }, { name: "run" })) as Answer<T>;
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error);
       throw new MultifdError("WORKER_DIED", `a worker thread died: ${text}`, {}, error);
