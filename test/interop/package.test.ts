@@ -10,7 +10,7 @@ import { run, runWell } from "../support/run.ts";
 
 const ROOT = findRepoRoot();
 const FOR_USERS =
-  /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|docs\/.+|dist\/(src|workers)\/.+\.(js|d\.ts))$/;
+  /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|docs\/.+|dist\/(src|workers)\/.+\.(c?js|d\.c?ts))$/;
 
 let folder: string;
 let packed: readonly string[];
@@ -37,7 +37,8 @@ test("the tarball holds what users need and nothing else", async () => {
   expect(packed.map((path) => `./${path}`)).toEqual(
     expect.arrayContaining(needed.map((path: string) => `./${path.replace(/^\.\//, "")}`)),
   );
-  for (const worker of ["drain", "feed", "check"]) expect(packed).toContain(`dist/workers/${worker}.js`);
+  for (const worker of ["drain.js", "feed.js", "check.js"])
+    expect(packed).toContain(`dist/workers/${worker}`);
   for (const page of ["README.md", "LICENSE", "CHANGELOG.md", "docs/manager-contract.md"]) {
     expect(packed).toContain(page);
   }
