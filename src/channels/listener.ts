@@ -125,9 +125,9 @@ export class Listener {
 
 /** Makes sure that a manager's descriptor listens where it may, and closes what waits there if asked to. */
 async function prepareInherited(address: InheritedSocket, options: ListenOptions): Promise<void> {
-  closeOnExec(address.fd);
   const probe = net.createServer((socket) => socket.destroy());
   try {
+    closeOnExec(address.fd);
     // Its own number, which it closes at its end.
     await tryListen(probe, { kind: "fd", fd: duplicate(address.fd) });
     checkBound(probe, address, options);

@@ -210,6 +210,16 @@ describe("a target written in place", () => {
     expect((await scratch.read("raw")).toString()).toBe("as it was");
   });
 
+  test("a mere look at the socket costs an earlier image nothing", async () => {
+    await writeFile(scratch.file("raw"), Buffer.concat([Buffer.alloc(4096), await goodImage()]));
+    const before = await scratch.read("raw");
+    const args = ["--offset", "4096", "--connect-timeout", "2"];
+    const { helper, peer } = await listening(scratch.file("raw"), args);
+    (await peer.connect()).end();
+    expect(await helper.failure()).toMatchObject({ status: 6, code: "CONNECT_TIMEOUT" });
+    expect((await scratch.read("raw")).equals(before)).toBe(true);
+  });
+
   test("--offset: the manager's header stays, the image starts at the next 4096", async () => {
     const header = Buffer.alloc(5000, "header of a manager ");
     await writeFile(scratch.file("raw"), header);

@@ -2,10 +2,13 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { inspect } from "../../src/index.ts";
+import { migrateTo } from "../../src/vm/migration.ts";
 import { compareFiles } from "../../src/vm/ram-pattern.ts";
 import { dirtierDisk } from "../support/boot-sector.ts";
 import { checkDirtyRam } from "../support/dirty-ram.ts";
-import { type Guest, type GuestSetup, Lab } from "../support/lab.ts";
+import { useHelpers } from "../support/helper-process.ts";
+import { configure, type Guest, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 
 const MIB = 2 ** 20;
@@ -94,3 +97,50 @@ function reserveHugePages(count: number): string | null {
     return null;
   }
 }
+
+describeEachQemu("what a save cannot hold, and says so", (binary) => {
+  const start = useHelpers();
+  let lab: Lab;
+  beforeEach(async () => {
+    lab = await Lab.open();
+  });
+  afterEach(() => lab.close());
+
+  async function capability(guest: Guest, name: string): Promise<void> {
+    await guest.vm.qmp.execute("migrate-set-capabilities", {
+      capabilities: [{ capability: name, state: true }],
+    });
+  }
+
+  test("RAM that x-ignore-shared leaves out of the stream", async () => {
+    const source = await lab.source({ binary, ramBytes: 64 * MIB });
+    await capability(source, "x-ignore-shared");
+    const image = lab.file("vm.mfd");
+    const warnings: string[] = [];
+    const nothing = (): void => undefined;
+    const log = {
+      debug: nothing,
+      info: nothing,
+      error: nothing,
+      warn: (_: object, text: string) => warnings.push(text),
+    };
+    await lab.save(source, { channels: 2 }, { image, workers: 2, log });
+    expect(warnings.join()).toContain("is not in this image");
+    expect((await inspect({ image })).destination?.capabilities).toEqual(["x-ignore-shared"]);
+  });
+
+  test("a return path, on which nobody will answer", async () => {
+    const source = await lab.source({ binary, ramBytes: 64 * MIB });
+    await capability(source, "return-path");
+    await configure(source.vm, { channels: 2 });
+    const address = `unix:${source.vm.socketPath("out")}`;
+    const save = start(["save", lab.file("vm.mfd"), "--listen", address, "--json"]);
+    await save.waitEvent("listening");
+    await migrateTo(source.vm.qmp, address);
+    const deadline = Date.now() + 10_000;
+    while (!save.stderr.includes("return path") && Date.now() < deadline) await sleep(50);
+    expect(save.stderr).toContain("switch the capability return-path off");
+    save.signal("SIGTERM");
+    expect(await save.exit()).toBe(143);
+  });
+});
