@@ -3,8 +3,6 @@ import { MultifdError } from "../errors.ts";
 
 /** How long a reader of stdout that has fallen behind may take to fetch the last events. */
 const FLUSH_MS = 5_000;
-/** How long handles that should be closed by now may keep the process alive. */
-const LINGER_MS = 1_000;
 
 /** The exit status that belongs to whatever a command threw. */
 export function exitStatusOf(error: unknown): number {
@@ -18,11 +16,14 @@ export function exitStatusOf(error: unknown): number {
 }
 
 /**
- * Ends the process with this status: by itself as soon as stdout is flushed and nothing is left to do,
- * and by force when a reader never comes back or a stray handle is still open. Nobody waits for ever.
+ * Ends the process with this status as soon as stdout is flushed, and by force when its reader never comes back. Not
+ * by running out of work: Node would take the signal handlers away first, and a SIGTERM in that moment would turn a
+ * finished save into a death by signal.
  */
 export function leave(status: number): void {
   process.exitCode = status;
-  const patience = process.stdout.writableLength > 0 ? FLUSH_MS : LINGER_MS;
-  setTimeout(() => process.exit(status), patience).unref();
+  const exit = (): never => process.exit(status);
+  if (process.stdout.writableLength === 0) exit();
+  process.stdout.write("", exit);
+  setTimeout(exit, FLUSH_MS);
 }
