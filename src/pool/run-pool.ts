@@ -35,9 +35,6 @@ export class RunPool {
       concurrentTasksPerWorker: 1024,
       // Parked workers would freeze their sockets and timers; our tasks are few and long anyway.
       atomics: "disabled",
-      // Piscina tries require() first, and a thread that is ended inside a require() of an ES module takes the whole
-      // process with it (SIGABRT, "IsGraphAsync must be used on an instantiated module"; Node.js 20.20).
-      execArgv: [...process.execArgv, "--no-experimental-require-module"],
       recordTiming: false,
       trackUnmanagedFds: false,
       // Views and promises per block die young; left alone, V8 lets 32 MiB of them gather in each thread.

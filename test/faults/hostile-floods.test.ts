@@ -20,7 +20,7 @@ describe("floods", () => {
     socket.write(head);
     for (let i = 0; i < times && !socket.destroyed; i++) {
       if (!socket.write(piece)) {
-        await Promise.race([once(socket, "drain"), closed]);
+        await Promise.race([once(socket, "drain").catch(() => undefined), closed]);
       }
     }
     return socket;

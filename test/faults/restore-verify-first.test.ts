@@ -2,9 +2,10 @@ import { readFile, writeFile } from "node:fs/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { blocks } from "../../src/formats/image/blocks.ts";
 import type { OpenedImage } from "../../src/formats/image/open.ts";
-import { type ChannelContent, readChannels } from "../support/built-image.ts";
+import { buildImage, type ChannelContent, noiseChannels, readChannels } from "../support/built-image.ts";
 import { type CliResult, useCli } from "../support/cli-run.ts";
 import { exampleImage } from "../support/example-image.ts";
+import { seededRandom } from "../support/random.ts";
 import { RecordingDestination } from "../support/recording-destination.ts";
 import { useScratch } from "../support/scratch.ts";
 
@@ -15,12 +16,15 @@ describe("restore --verify first", () => {
   let channels: readonly ChannelContent[];
   let destination: RecordingDestination;
 
-  beforeEach(async () => {
-    await writeFile(scratch.file("vm.mfd"), exampleImage().bytes);
-    ({ image, channels } = await readChannels(scratch.file("vm.mfd")));
-    destination = await RecordingDestination.listen(scratch.file("in"), channels);
-  });
+  beforeEach(() => use(exampleImage().bytes));
   afterEach(() => destination.close());
+
+  async function use(bytes: Uint8Array): Promise<void> {
+    await writeFile(scratch.file("vm.mfd"), bytes);
+    ({ image, channels } = await readChannels(scratch.file("vm.mfd")));
+    await destination?.close();
+    destination = await RecordingDestination.listen(scratch.file("in"), channels);
+  }
 
   const restored = (...options: readonly string[]): Promise<CliResult> =>
     cli(["restore", scratch.file("vm.mfd"), "--connect", destination.address, ...options]).finished;
@@ -58,6 +62,9 @@ describe("restore --verify first", () => {
   });
 
   test.each([[], ["--verify", "blocks"]])("by default (%j) damage is met on the way", async (...options) => {
+    // More than one block a channel: the first ones are checked before the connections are made, whatever is asked.
+    const content = { multifdChannels: 2, barriers: 2, epochBytes: 2 ** 21 };
+    await use(buildImage(noiseChannels(seededRandom(), content)));
     await damage();
     const { status, events } = await restored(...options);
     expect(events.at(-1)).toMatchObject({ event: "failed", code: "IMAGE_DAMAGED" });
