@@ -5,13 +5,13 @@ import type { ControlBlock } from "../pool/control-block.ts";
 import type { Fed } from "../pool/messages.ts";
 import { isPacing } from "../pool/pacer.ts";
 import type { ChannelName } from "./events.ts";
+import { isOverdue, neverTaken } from "./handover-watch.ts";
 import { labelOf } from "./image-facts.ts";
 
 const TICK_MS = 100;
 /** A destination whose main channel is cut ends its load, and with it all channels, well within this. */
 const FAREWELL_MS = 3000;
 const LET_GO_MS = 5000;
-const HANDOVER_MS = 5000;
 /** What QEMU reads of a new connection before it begins to load, with the kernel's own overhead. */
 const INIT_ALLOWANCE = 4096;
 /** More than this of a connection does not fit into socket buffers: somebody reads it. */
@@ -131,12 +131,9 @@ export class Delivery {
     if (this.#failure !== null) return;
     const now = performance.now();
     const lost = this.#lines.findIndex(
-      (line, number) => !this.#plan.control.isTaken(number) && now - line.startedAt > HANDOVER_MS,
+      (line, number) => !this.#plan.control.isTaken(number) && isOverdue(line.startedAt, now),
     );
-    if (lost >= 0) {
-      const text = `no worker took connection ${lost + 1} within ${HANDOVER_MS / 1000} s: the machine is overloaded, or a worker hangs`;
-      this.fail(new MultifdError("WORKER_DIED", text, { connection: lost }));
-    }
+    if (lost >= 0) this.fail(neverTaken(lost));
     this.#watchStall(now);
     this.#watchBeginning(now);
   }

@@ -2,9 +2,8 @@ import { MultifdError } from "../errors.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
 import { isPacing } from "../pool/pacer.ts";
 import type { Arrival } from "./arrival.ts";
+import { isOverdue, neverTaken } from "./handover-watch.ts";
 
-/** A worker that did not take its connection by then never will. */
-const HANDOVER_MS = 5000;
 /** QEMU closes all channels within milliseconds; the rest only takes as long as our disk does. */
 const LAST_BYTES_MS = 30_000;
 
@@ -39,11 +38,9 @@ export class ReceptionWatch {
       (arrival) =>
         arrival.drained === null &&
         !this.#plan.control.isTaken(arrival.number) &&
-        now - arrival.acceptedAt > HANDOVER_MS,
+        isOverdue(arrival.acceptedAt, now),
     );
-    if (late === undefined) return null;
-    const text = `no worker took connection ${late.number + 1} within ${HANDOVER_MS / 1000} s: the machine is overloaded, or a worker hangs`;
-    return new MultifdError("WORKER_DIED", text, { connection: late.number });
+    return late === undefined ? null : neverTaken(late.number);
   }
 
   #connecting(arrivals: readonly Arrival[], now: number): MultifdError | null {

@@ -1,4 +1,5 @@
 import fs from "node:fs";
+import path from "node:path";
 import { promisify } from "node:util";
 import { ioError } from "../file-io.ts";
 
@@ -10,6 +11,16 @@ export async function flush(fd: number): Promise<void> {
     await fdatasync(fd);
   } catch (error) {
     throw ioError(error, "flushing the image");
+  }
+}
+
+/** A new name, or a changed one, is only durable when its directory is flushed. */
+export function flushDirectoryOf(file: string): void {
+  const fd = fs.openSync(path.dirname(file), fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
   }
 }
 

@@ -4,6 +4,7 @@ import { MultifdError } from "../../errors.ts";
 import { hasCode, ioError } from "../file-io.ts";
 import { closeOnExec, duplicate, openFlags, tryLock } from "../libc.ts";
 import { openDirect, probeRead } from "./direct-io.ts";
+import { flushDirectoryOf } from "./durability.ts";
 import { deviceBytes, kindOfStat } from "./file-kind.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
@@ -93,7 +94,7 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
     async publish(): Promise<void> {
       if (created !== null) fs.fsyncSync(fd);
       fs.closeSync(fd);
-      if (created !== null) syncParent(created);
+      if (created !== null) flushDirectoryOf(created);
     },
     async discard(): Promise<void> {
       fs.closeSync(fd);
@@ -146,14 +147,5 @@ function reopen(number: number, mode: number, extra: number): number {
   } catch (error) {
     if (extra !== 0 || !hasCode(error, "EACCES", "EPERM")) throw error;
     return duplicate(number);
-  }
-}
-
-function syncParent(file: string): void {
-  const fd = fs.openSync(path.dirname(file), O_RDONLY);
-  try {
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
   }
 }

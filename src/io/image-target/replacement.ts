@@ -4,6 +4,7 @@ import { MultifdError } from "../../errors.ts";
 import { hasCode, ioError, writeAligned } from "../file-io.ts";
 import { tryLock } from "../libc.ts";
 import { openDirect } from "./direct-io.ts";
+import { flushDirectoryOf } from "./durability.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
 const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
@@ -75,7 +76,7 @@ class Replacement implements Target {
   async publish(): Promise<void> {
     try {
       fs.renameSync(this.#partial, this.#file);
-      syncDirectory(path.dirname(this.#file));
+      flushDirectoryOf(this.#file);
     } catch (error) {
       // Gone already if only the directory could not be flushed: then the new image stands at its name.
       fs.rmSync(this.#partial, { force: true });
@@ -178,14 +179,4 @@ function openFile(name: string, flags: number): number {
 /** Writes one aligned page: O_DIRECT may be refused as late as here. */
 async function probeWrite(fd: number): Promise<void> {
   await writeAligned(fd, new Uint8Array(1), 0);
-}
-
-/** A rename is only durable when its directory is flushed. */
-function syncDirectory(directory: string): void {
-  const fd = fs.openSync(directory, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
-  try {
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
-  }
 }
