@@ -1,7 +1,7 @@
 import { homedir } from "node:os";
 import { join, relative } from "node:path";
+import type { DemoStep } from "../demo/demo.ts";
 import type { ChannelFigures, CompletedEvent } from "../index.ts";
-import type { DemoStep } from "../vm/demo.ts";
 import { formatBytes, formatDuration, formatRate } from "./format.ts";
 
 /** More channels than this are told as a range: nobody reads 255 lines. */

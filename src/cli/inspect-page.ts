@@ -34,11 +34,17 @@ function describeFile(report: ImageReport): string {
   ]);
 }
 
+const DECIDED = {
+  structure: "decided by their structure",
+  commit: "the manager committed it",
+  qmp: "QEMU called the migration completed",
+} as const;
+
 function describeEvidence(metadata: ImageMetadata | null): string {
   if (metadata === null) return "on unknown evidence";
   const { verdict, decidedBy, reasons } = metadata.evidence;
   const found = verdict === "complete" ? "the streams are complete" : "the streams do not prove completeness";
-  const decided = decidedBy === "commit" ? "the manager committed it" : "decided by their structure";
+  const decided = DECIDED[decidedBy];
   return [`${found}; ${decided}`, ...reasons].join("; ");
 }
 

@@ -1,3 +1,4 @@
+import type { VmRecord } from "../formats/image/model.ts";
 import type { DrainedEvent, RunEvent } from "./events.ts";
 
 /** What of pino's interface a run uses; any logger of that shape will do. */
@@ -70,6 +71,14 @@ export interface SaveOptions extends TransferOptions {
   readonly confirm?:
     | ((drained: DrainedEvent, signal: AbortSignal) => Promise<"commit" | "abort">)
     | undefined;
+  /** Asked when the image is sealed, by what drives QEMU and has seen its `completed`: what to record of the VM. */
+  readonly describeVm?: (() => SavedVm) | undefined;
+}
+
+/** What QMP told of the VM. */
+export interface SavedVm {
+  readonly qemuVersion: string;
+  readonly record: VmRecord;
 }
 
 export interface Expectations {

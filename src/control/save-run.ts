@@ -79,7 +79,7 @@ class SaveRun {
     const { streams, evidence } = await decide(drained, this.#meter, this.#options);
     throwIfAborted(signal);
     warnOfSharedRam(streams.main, this.#log);
-    const metadata = describe(streams, evidence, this.#options.meta ?? {});
+    const metadata = describe(streams, evidence, this.#options);
     const superblock = await seal(this.#target, this.#identity, drained, metadata);
     throwIfAborted(signal);
     this.#published = true;

@@ -55,7 +55,8 @@ export async function decide(
   if ((await answer(question, options)) !== "commit") {
     throw new MultifdError("ABORTED", "the manager called the migration off, so nothing was saved", {});
   }
-  return { streams, evidence: { verdict, decidedBy: "commit", reasons } };
+  const decidedBy = options.describeVm === undefined ? "commit" : "qmp";
+  return { streams, evidence: { verdict, decidedBy, reasons } };
 }
 
 function answer(question: DrainedEvent, options: SaveOptions): Promise<"commit" | "abort"> {

@@ -16,6 +16,7 @@ import type { Target } from "../io/image-target/target.ts";
 import { punchHole } from "../io/libc.ts";
 import type { Drained } from "../pool/messages.ts";
 import { VERSION } from "../version.ts";
+import type { SaveOptions } from "./options.ts";
 import { type Streams, waypoints } from "./streams.ts";
 
 /** Marks the target as an unfinished image, so that an old image in place is no image from here on. */
@@ -52,17 +53,18 @@ export async function seal(
   return superblock;
 }
 
-/** What the streams say of the VM, and what the user gave. */
+/** What the streams and QMP say of the VM, and what the user gave. */
 export function describe(
   streams: Streams,
   evidence: SealEvidence,
-  meta: Readonly<Record<string, string | Uint8Array>>,
+  { meta = {}, describeVm }: Pick<SaveOptions, "meta" | "describeVm">,
 ): ImageMetadata {
   const { main, multifd } = streams;
+  const vm = describeVm?.() ?? null;
   return {
     writer: `multifd-helper ${VERSION}`,
     // Only QMP tells; the stream does not.
-    qemuVersion: null,
+    qemuVersion: vm?.qemuVersion ?? null,
     multifdChannels: multifd.length,
     compression: multifd.find((channel) => channel.compression !== null)?.compression ?? null,
     machine: main.machine,
@@ -74,6 +76,7 @@ export function describe(
     devices: main.devices,
     needsZeroedRam: needsZeroedRam(main, multifd),
     evidence,
+    vm: vm?.record ?? null,
     ...userMeta(meta),
   };
 }

@@ -1,6 +1,7 @@
 import { createConnection, type Socket } from "node:net";
 import { MultifdError } from "../errors.ts";
 import { parseMessage, type QmpEvent, type QmpMessage, type QmpVersion, refusal } from "./messages.ts";
+import type { ExecuteOptions, Monitor } from "./monitor.ts";
 
 export interface QmpOptions {
   /** Bounds connecting plus greeting plus capabilities, in milliseconds. */
@@ -30,14 +31,17 @@ export async function connectQmp(path: string, options: QmpOptions): Promise<Qmp
 }
 
 /** One connection to a QEMU Machine Protocol monitor (docs/interop/qmp-spec of QEMU 7.2 to 10). */
-export class QmpClient {
-  readonly path: string;
+export class QmpClient implements Monitor {
+  readonly place: string;
   readonly #options: QmpOptions;
   readonly #socket: Socket;
   readonly #pending = new Map<number | "greeting", Pending>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
   readonly #lossListeners = new Set<(error: MultifdError) => void>();
   #lost: Promise<MultifdError> | undefined;
+  /** Told by the kernel once the connection is made. */
+  readonly pid: number | null = null;
+  readonly passesFds = false;
   #connected = false;
   #closing = false;
   #version: QmpVersion | undefined;
@@ -46,7 +50,7 @@ export class QmpClient {
 
   /** Use connectQmp(): a client is of use only once ready() has resolved. */
   constructor(path: string, options: QmpOptions) {
-    this.path = path;
+    this.place = path;
     this.#options = options;
     this.#socket = createConnection(path);
     this.#socket.setEncoding("utf8");
@@ -62,7 +66,7 @@ export class QmpClient {
     const deadline = Date.now() + this.#options.timeoutMs;
     try {
       await this.#answer("greeting", "its greeting", this.#options.timeoutMs);
-      await this.execute("qmp_capabilities", undefined, Math.max(1, deadline - Date.now()));
+      await this.execute("qmp_capabilities", undefined, { timeoutMs: Math.max(1, deadline - Date.now()) });
     } catch (error) {
       this.#socket.destroy();
       throw error;
@@ -79,10 +83,10 @@ export class QmpClient {
    * Sends one command and resolves with what QEMU returns ({} for most). Rejects with QEMU_FAILED:
    * refused (details.class and details.text are QEMU's own words), monitor lost, or no answer in time.
    */
-  async execute(command: string, args?: object, timeoutMs?: number): Promise<unknown> {
+  async execute(command: string, args?: object, options: ExecuteOptions = {}): Promise<unknown> {
     if (this.#lost !== undefined) throw await this.#lost;
     const id = this.#nextId++;
-    const answer = this.#answer(id, command, timeoutMs ?? this.#options.commandTimeoutMs ?? 30_000);
+    const answer = this.#answer(id, command, options.timeoutMs ?? this.#options.commandTimeoutMs ?? 30_000);
     this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\r\n`);
     return await answer;
   }
@@ -173,19 +177,19 @@ export class QmpClient {
 
   async #explainLoss(reason: string, errno: string | undefined): Promise<MultifdError> {
     if (!this.#connected) {
-      const message = `cannot connect to QEMU's monitor at ${this.path}: ${reason}`;
-      return new MultifdError("QEMU_FAILED", message, { path: this.path, errno });
+      const message = `cannot connect to QEMU's monitor at ${this.place}: ${reason}`;
+      return new MultifdError("QEMU_FAILED", message, { path: this.place, errno });
     }
     const explanation = this.#closing ? undefined : await this.#options.explainLoss?.();
-    const message = `lost QEMU's monitor at ${this.path}: ${explanation ?? reason}`;
-    return new MultifdError("QEMU_FAILED", message, { path: this.path, reason, errno });
+    const message = `lost QEMU's monitor at ${this.place}: ${explanation ?? reason}`;
+    return new MultifdError("QEMU_FAILED", message, { path: this.place, reason, errno });
   }
 
   #silence(what: string, timeoutMs: number): MultifdError {
     return new MultifdError(
       "QEMU_FAILED",
-      `QEMU's monitor at ${this.path} did not send ${what} within ${timeoutMs} ms; it is blocked or busy with another client`,
-      { path: this.path, awaited: what, timeoutMs },
+      `QEMU's monitor at ${this.place} did not send ${what} within ${timeoutMs} ms; it is blocked or busy with another client`,
+      { path: this.place, awaited: what, timeoutMs },
     );
   }
 }

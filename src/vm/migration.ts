@@ -46,7 +46,9 @@ export async function waitMigration(qmp: QmpClient, timeoutMs: number): Promise<
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const left = Math.max(1, deadline - Date.now());
-    const info = (await qmp.execute("query-migrate", undefined, left)) as Partial<MigrationInfo>;
+    const info = (await qmp.execute("query-migrate", undefined, {
+      timeoutMs: left,
+    })) as Partial<MigrationInfo>;
     const { status = "none", "error-desc": reason } = info; // {} before the first migration
     if (status === "completed") return { ...info, status };
     if (status === "failed" || status === "cancelled") {

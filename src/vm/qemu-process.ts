@@ -92,7 +92,7 @@ export class QemuProcess {
 
   /** Asks QEMU to end; one that does not within 5 s is killed. Fine to call on one that ended already. */
   async quit(): Promise<QemuExit> {
-    await this.#qmp?.execute("quit", undefined, 5000).catch(() => {});
+    await this.#qmp?.execute("quit", undefined, { timeoutMs: 5000 }).catch(() => {});
     await Promise.race([this.exited, sleep(5000, undefined, { ref: false })]);
     return await this.kill();
   }

@@ -1,9 +1,9 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { compareFiles } from "../../src/demo/ram-pattern.ts";
 import { verify } from "../../src/index.ts";
 import { migrateTo, waitMigration } from "../../src/vm/migration.ts";
-import { compareFiles } from "../../src/vm/ram-pattern.ts";
 import { configure, type Guest, Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 import { useRawListeners } from "../support/raw-listener.ts";

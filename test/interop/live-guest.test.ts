@@ -1,8 +1,8 @@
 import { writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { compareFiles } from "../../src/demo/ram-pattern.ts";
 import { inspect, verify } from "../../src/index.ts";
-import { compareFiles } from "../../src/vm/ram-pattern.ts";
 import { dirtierDisk } from "../support/boot-sector.ts";
 import { checkDirtyRam, currentPass, type DirtyRam } from "../support/dirty-ram.ts";
 import { dropLastPackets } from "../support/image-surgery.ts";

@@ -1,7 +1,7 @@
 import fs from "node:fs";
 import { expect, test } from "vitest";
+import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { verify } from "../../src/index.ts";
-import { pickAccelerator } from "../../src/vm/accelerator.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { migrateTo, waitMigration } from "../../src/vm/migration.ts";
 import type { QemuProcess } from "../../src/vm/qemu-process.ts";

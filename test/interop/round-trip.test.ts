@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { compareFiles } from "../../src/demo/ram-pattern.ts";
 import { inspect, verify } from "../../src/index.ts";
-import { compareFiles } from "../../src/vm/ram-pattern.ts";
 import { type Channels, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeBothQemus } from "../support/qemus.ts";
 

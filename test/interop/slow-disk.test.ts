@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { runRestore } from "../../src/control/restore-run.ts";
 import { runSave } from "../../src/control/save-run.ts";
+import { compareFiles, type RamComparison } from "../../src/demo/ram-pattern.ts";
 import { verify } from "../../src/index.ts";
-import { compareFiles, type RamComparison } from "../../src/vm/ram-pattern.ts";
 import { type Channels, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeBothQemus, describeEachQemu } from "../support/qemus.ts";
 

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { type Accelerator, pickAccelerator } from "../../src/vm/accelerator.ts";
+import { type Accelerator, pickAccelerator } from "../../src/demo/accelerator.ts";
+import { compareFiles, fillRam } from "../../src/demo/ram-pattern.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { listenForMigration, migrateTo, setMultifd, waitMigration } from "../../src/vm/migration.ts";
 import type { QemuProcess } from "../../src/vm/qemu-process.ts";
-import { compareFiles, fillRam } from "../../src/vm/ram-pattern.ts";
 import { checkDirtyRam } from "../support/dirty-ram.ts";
 import { describeBothQemus, describeEachQemu } from "../support/qemus.ts";
 import { untilPass, useVms } from "../support/vms.ts";

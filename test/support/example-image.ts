@@ -69,6 +69,7 @@ export function exampleMetadata(): ImageMetadata {
     devices: ["timer"],
     needsZeroedRam: true,
     evidence: { verdict: "complete", decidedBy: "structure", reasons: [] },
+    vm: null,
     user: { name: "example" },
     userBinary: { key: "AP8=" },
   };

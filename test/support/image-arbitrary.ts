@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import { packExtents } from "../../src/formats/image/extents.ts";
-import type { ImageMetadata, WrittenChannel, WrittenIndex } from "../../src/formats/image/model.ts";
+import type { ImageMetadata, VmRecord, WrittenChannel, WrittenIndex } from "../../src/formats/image/model.ts";
 
 /** A channel before its extents have a place in the file. */
 interface Shape {
@@ -91,6 +91,29 @@ function unplaced(from: Shape, number: number): Unplaced {
 const base64 = fc.uint8Array().map((bytes) => Buffer.from(bytes).toString("base64"));
 const text = fc.string({ unit: "binary" });
 
+const vmRecord = fc.record<VmRecord>({
+  accelerator: fc.option(text),
+  commandLine: fc.option(fc.array(text)),
+  cpuModel: fc.option(text),
+  cpus: fc.nat(),
+  ramBytes: fc.maxSafeNat(),
+  running: fc.boolean(),
+  ranOn: fc.boolean(),
+  disks: fc.array(
+    fc.record({
+      device: text,
+      node: text,
+      file: fc.option(text),
+      format: text,
+      readOnly: fc.boolean(),
+      fileBytes: fc.option(fc.maxSafeNat()),
+      modifiedNs: fc.option(text),
+      snapshotId: fc.option(text),
+    }),
+  ),
+  devices: fc.array(fc.record({ path: text, type: text })),
+});
+
 export function arbitraryMetadata(multifdChannels: number): fc.Arbitrary<ImageMetadata> {
   return fc.record<ImageMetadata>({
     writer: text,
@@ -110,6 +133,7 @@ export function arbitraryMetadata(multifdChannels: number): fc.Arbitrary<ImageMe
       decidedBy: fc.constantFrom("structure", "commit", "qmp"),
       reasons: fc.array(text),
     }),
+    vm: fc.option(vmRecord),
     user: fc.dictionary(text, text),
     userBinary: fc.dictionary(text, base64),
   });

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
+import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import type { MultifdError } from "../../src/errors.ts";
-import { pickAccelerator } from "../../src/vm/accelerator.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import type { QemuExit, QemuProcess } from "../../src/vm/qemu-process.ts";
 import { type Channels, configure } from "./lab.ts";
@@ -55,7 +55,7 @@ export class Monitor {
 
   /** Waits for the next answer; rejects when there is none within 2 s. */
   async alive(): Promise<void> {
-    await this.#vm.qmp.execute("query-status", undefined, ANSWER_MS);
+    await this.#vm.qmp.execute("query-status", undefined, { timeoutMs: ANSWER_MS });
   }
 
   /** QEMU must be gone or go by itself within 5 s, complaining, and have answered until then. */
@@ -76,7 +76,7 @@ export class Monitor {
     const deadline = performance.now() + END_MS;
     let info: unknown;
     do {
-      info = await this.#vm.qmp.execute("query-migrate", undefined, ANSWER_MS);
+      info = await this.#vm.qmp.execute("query-migrate", undefined, { timeoutMs: ANSWER_MS });
       if ((info as { status?: string }).status === "failed") break;
       await sleep(20);
     } while (performance.now() < deadline);

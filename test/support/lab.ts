@@ -3,14 +3,14 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { SaveOptions } from "../../src/control/options.ts";
+import { pickAccelerator } from "../../src/demo/accelerator.ts";
+import { type GuestMemory, type GuestOptions, guestArgs } from "../../src/demo/guest.ts";
+import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
+import { fillRam } from "../../src/demo/ram-pattern.ts";
 import { type CompletedEvent, restore, save } from "../../src/index.ts";
-import { pickAccelerator } from "../../src/vm/accelerator.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
-import { type GuestMemory, type GuestOptions, guestArgs } from "../../src/vm/guest.ts";
 import { listenForMigration, migrateTo, setMultifd, waitMigration } from "../../src/vm/migration.ts";
 import { type QemuProcess, startQemu } from "../../src/vm/qemu-process.ts";
-import { createRamFile, type RamFile } from "../../src/vm/ram-file.ts";
-import { fillRam } from "../../src/vm/ram-pattern.ts";
 
 const MIGRATION_MS = 120_000;
 

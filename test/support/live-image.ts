@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { save } from "../../src/index.ts";
 import type { QmpClient } from "../../src/qmp/client.ts";
-import { pickAccelerator } from "../../src/vm/accelerator.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { migrateTo, waitMigration } from "../../src/vm/migration.ts";
 import { type Channels, configure, untilListening } from "./lab.ts";

@@ -2,10 +2,10 @@ import { createHash } from "node:crypto";
 import { copyFile, readFile, stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
-import { pickAccelerator } from "../../src/vm/accelerator.ts";
+import { pickAccelerator } from "../../src/demo/accelerator.ts";
+import { compareFiles } from "../../src/demo/ram-pattern.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { listenForMigration, waitMigration } from "../../src/vm/migration.ts";
-import { compareFiles } from "../../src/vm/ram-pattern.ts";
 import { withFault } from "./fault-spec.ts";
 import type { HelperProcess, StartHelper } from "./helper-process.ts";
 import { Monitor } from "./incoming.ts";
@@ -114,7 +114,9 @@ export class RestoreTrials {
     const deadline = performance.now() + END_MS;
     const exited = vm.exited.then(() => "ended" as const);
     for (;;) {
-      const asked = vm.qmp.execute("query-migrate", undefined, 2000).catch((error: unknown) => error);
+      const asked = vm.qmp
+        .execute("query-migrate", undefined, { timeoutMs: 2000 })
+        .catch((error: unknown) => error);
       const answer = await Promise.race([exited, asked]);
       if (answer === "ended") return "ended";
       if (answer instanceof Error) {

@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach } from "vitest";
+import { type GuestOptions, guestArgs } from "../../src/demo/guest.ts";
+import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
-import { type GuestOptions, guestArgs } from "../../src/vm/guest.ts";
 import { type QemuProcess, startQemu } from "../../src/vm/qemu-process.ts";
-import { createRamFile, type RamFile } from "../../src/vm/ram-file.ts";
 import { dirtierDisk } from "./boot-sector.ts";
 import { currentPass, type WalkedRange } from "./dirty-ram.ts";
 

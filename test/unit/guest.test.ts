@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { guestArgs } from "../../src/vm/guest.ts";
+import { guestArgs } from "../../src/demo/guest.ts";
 
 const base = { ramBytes: 64 * 2 ** 20, accelerator: "tcg" } as const;
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { chooseForImage } from "../../src/vm/image-dir.ts";
-import type { Candidate } from "../../src/vm/ram-dir.ts";
+import { chooseForImage } from "../../src/demo/image-dir.ts";
+import type { Candidate } from "../../src/demo/ram-dir.ts";
 
 const MIB = 2 ** 20;
 

@@ -131,7 +131,9 @@ describe("a monitor that fails", () => {
   test("no answer: the command ends in time, and a late answer hurts nobody", async () => {
     monitor.answers = () => undefined;
     const qmp = await connectQmp(path, { timeoutMs: 1000 });
-    await expect(qmp.execute("migrate", {}, 30)).rejects.toMatchObject({ details: { awaited: "migrate" } });
+    await expect(qmp.execute("migrate", {}, { timeoutMs: 30 })).rejects.toMatchObject({
+      details: { awaited: "migrate" },
+    });
     monitor.send({ return: "late", id: monitor.received.at(-1)?.id });
     monitor.answers = ({ id }) => ({ return: "fresh", id });
     expect(await qmp.execute("query-status")).toBe("fresh");

@@ -2,8 +2,8 @@ import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { type Candidate, choose, pickRamDirectory } from "../../src/vm/ram-dir.ts";
-import { createRamFile } from "../../src/vm/ram-file.ts";
+import { type Candidate, choose, pickRamDirectory } from "../../src/demo/ram-dir.ts";
+import { createRamFile } from "../../src/demo/ram-file.ts";
 
 const MIB = 2 ** 20;
 

@@ -2,7 +2,7 @@ import { mkdtemp, open, readFile, rm, truncate, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { compareFiles, fillRam } from "../../src/vm/ram-pattern.ts";
+import { compareFiles, fillRam } from "../../src/demo/ram-pattern.ts";
 
 const PAGE = 4096;
 const PAGES = 2048;

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { DemoStep } from "../../vm/demo.ts";
+import type { DemoStep } from "../../demo/demo.ts";
 import { describeStep, doingAfter } from "../demo-page.ts";
 import { valued } from "../options.ts";
 import type { Output } from "../output.ts";
@@ -45,7 +45,7 @@ export function addDemoCommand(program: Command, output: Output): void {
       output.tell("", "looking for QEMU and for room");
       // Warnings of the library are told in the steps' own words.
       await runSession(output, { logLevel: "error" }, async ({ signal, log, onEvent }) => {
-        const { runDemo } = await import("../../vm/demo.ts");
+        const { runDemo } = await import("../../demo/demo.ts");
         const { ram: ramBytes, channels, qemu, dir: imageDirectory, ramDir: ramDirectory } = flags;
         await runDemo({
           ramBytes,

@@ -59,6 +59,11 @@ export function nullable<T>(read: FieldReader<T>): FieldReader<T | null> {
   return (value, path) => (value === null ? null : read(value, path));
 }
 
+/** A field that came later: images of older writers lack it. */
+export function optional<T>(read: FieldReader<T>): FieldReader<T | null> {
+  return (value, path) => (value === undefined || value === null ? null : read(value, path));
+}
+
 export function list<T>(read: FieldReader<T>): FieldReader<readonly T[]> {
   return (value, path) => {
     if (!Array.isArray(value)) throw mistyped(value, path, "an array");

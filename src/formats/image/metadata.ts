@@ -2,9 +2,29 @@ import { Buffer } from "node:buffer";
 import { MultifdError } from "../../errors.ts";
 import type { RamBlock } from "../migration/summary.ts";
 import { damaged } from "./damage.ts";
-import { base64, dictionary, flag, integer, list, nullable, record, text, uuid, word } from "./fields.ts";
+import {
+  base64,
+  dictionary,
+  flag,
+  integer,
+  list,
+  nullable,
+  optional,
+  record,
+  text,
+  uuid,
+  word,
+} from "./fields.ts";
 import { measureJson } from "./json-shape.ts";
-import { type ImageMetadata, MAX_METADATA_BYTES, MAX_MULTIFD_CHANNELS, type SealEvidence } from "./model.ts";
+import {
+  type DeviceRecord,
+  type DiskRecord,
+  type ImageMetadata,
+  MAX_METADATA_BYTES,
+  MAX_MULTIFD_CHANNELS,
+  type SealEvidence,
+  type VmRecord,
+} from "./model.ts";
 
 const readMetadata = record<ImageMetadata>({
   writer: text,
@@ -24,6 +44,30 @@ const readMetadata = record<ImageMetadata>({
     decidedBy: word(["structure", "commit", "qmp"]),
     reasons: list(text),
   }),
+  vm: optional(
+    record<VmRecord>({
+      accelerator: nullable(text),
+      commandLine: nullable(list(text)),
+      cpuModel: nullable(text),
+      cpus: integer(0, 2 ** 31),
+      ramBytes: integer(0, Number.MAX_SAFE_INTEGER),
+      running: flag,
+      ranOn: flag,
+      disks: list(
+        record<DiskRecord>({
+          device: text,
+          node: text,
+          file: nullable(text),
+          format: text,
+          readOnly: flag,
+          fileBytes: nullable(integer(0, Number.MAX_SAFE_INTEGER)),
+          modifiedNs: nullable(text),
+          snapshotId: nullable(text),
+        }),
+      ),
+      devices: list(record<DeviceRecord>({ path: text, type: text })),
+    }),
+  ),
   user: dictionary(text),
   userBinary: dictionary(base64),
 });
@@ -38,7 +82,9 @@ const MAX_MARKS = 256 * 1024;
  *   make it so
  */
 export function encodeMetadata(metadata: ImageMetadata): Buffer {
-  const bytes = Buffer.from(JSON.stringify(metadata));
+  const { vm, ...others } = metadata;
+  // Absent rather than null: an image of which QMP told nothing is what it was before there was this field.
+  const bytes = Buffer.from(JSON.stringify(vm === null ? others : metadata));
   const { marks } = measureJson(bytes);
   if (bytes.length > MAX_METADATA_BYTES || marks > MAX_MARKS) {
     throw new MultifdError(

@@ -97,6 +97,49 @@ export interface SealEvidence {
   readonly reasons: readonly string[];
 }
 
+/** A block device of the VM, as it was when the VM had stopped and QEMU had let go of its disks. */
+export interface DiskRecord {
+  /** qdev id or QOM path of the device, or its old-style name. */
+  readonly device: string;
+  /** Node name of its topmost block node. */
+  readonly node: string;
+  /** Path of the file or device behind it on the host; null where it is none (nbd, rbd …). */
+  readonly file: string | null;
+  /** QEMU's block driver: "raw", "qcow2" … */
+  readonly format: string;
+  readonly readOnly: boolean;
+  /** Size of the file in bytes and its time of modification in nanoseconds since 1970, as text; null where it could not be looked at. */
+  readonly fileBytes: number | null;
+  readonly modifiedNs: string | null;
+  /** Id of the newest internal snapshot; null: none. */
+  readonly snapshotId: string | null;
+}
+
+/** A device of the VM: its QOM path and its type. */
+export interface DeviceRecord {
+  readonly path: string;
+  readonly type: string;
+}
+
+/** The VM as QMP described it: what the destination is compared with, and what the streams do not say. */
+export interface VmRecord {
+  /** "kvm" or "tcg"; null where it could not be asked. */
+  readonly accelerator: string | null;
+  /** QEMU's arguments, the program first; null where its process could not be looked at. */
+  readonly commandLine: readonly string[] | null;
+  /** QOM type of the first CPU, e.g. "qemu64-x86_64-cpu". */
+  readonly cpuModel: string | null;
+  readonly cpus: number;
+  /** Bytes of RAM it was started with. */
+  readonly ramBytes: number;
+  /** The VM ran before the save stopped it, so that a restore lets it run. */
+  readonly running: boolean;
+  /** The VM ran on after the moment of this image: its disks no longer agree with it. */
+  readonly ranOn: boolean;
+  readonly disks: readonly DiskRecord[];
+  readonly devices: readonly DeviceRecord[];
+}
+
 /** What the image says of the VM: JSON, open to new fields. */
 export interface ImageMetadata {
   /** Name and version of the writer. */
@@ -116,6 +159,8 @@ export interface ImageMetadata {
   /** True when zero pages are not written by the stream, so that the destination's RAM must be zero beforehand. */
   readonly needsZeroedRam: boolean;
   readonly evidence: SealEvidence;
+  /** What QMP told of the VM; null when nobody asked it. */
+  readonly vm: VmRecord | null;
   /** --meta and --meta-file values that are text. */
   readonly user: Readonly<Record<string, string>>;
   /** --meta-file values that are not UTF-8 text, as base64. */

@@ -1,8 +1,8 @@
 import { homedir } from "node:os";
 import { expect, test } from "vitest";
 import { describeStep, doingAfter } from "../../../src/cli/demo-page.ts";
+import type { DemoStep } from "../../../src/demo/demo.ts";
 import type { CompletedEvent } from "../../../src/index.ts";
-import type { DemoStep } from "../../../src/vm/demo.ts";
 
 const MIB = 2 ** 20;
 

@@ -32,6 +32,7 @@ const SEALED = {
     devices: ["timer", "cpu"],
     needsZeroedRam: true,
     evidence: { verdict: "complete", decidedBy: "structure", reasons: ["every channel ended at a packet"] },
+    vm: null,
     user: { xml: "<secret/>" },
     userBinary: { blob: "/wD+" },
   },

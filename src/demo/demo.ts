@@ -10,12 +10,12 @@ import {
   type VerifyReport,
   verify,
 } from "../index.ts";
+import { chooseQemu, type QemuBinary } from "../vm/find-qemu.ts";
+import { listenForMigration, migrateTo, setMultifd, waitMigration } from "../vm/migration.ts";
+import { type QemuProcess, startQemu } from "../vm/qemu-process.ts";
 import { type Accelerator, pickAccelerator } from "./accelerator.ts";
-import { chooseQemu, type QemuBinary } from "./find-qemu.ts";
 import { guestArgs } from "./guest.ts";
 import { type ImageDirectory, pickImageDirectory } from "./image-dir.ts";
-import { listenForMigration, migrateTo, setMultifd, waitMigration } from "./migration.ts";
-import { type QemuProcess, startQemu } from "./qemu-process.ts";
 import { pickRamDirectory, type RamDirectory } from "./ram-dir.ts";
 import { createRamFile, type RamFile } from "./ram-file.ts";
 import { compareFiles, fillRam, type RamComparison } from "./ram-pattern.ts";

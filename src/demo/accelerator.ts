@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { access, constants } from "node:fs/promises";
-import type { QemuBinary } from "./find-qemu.ts";
+import type { QemuBinary } from "../vm/find-qemu.ts";
 
 export type Accelerator = "kvm" | "tcg";
 

@@ -1,0 +1,32 @@
+import type { QmpEvent, QmpVersion } from "./messages.ts";
+
+export interface ExecuteOptions {
+  /** Bounds the answer, in milliseconds; the monitor's own bound if absent. */
+  readonly timeoutMs?: number | undefined;
+  /** Runs it ahead of what QEMU is busy with (`exec-oob`), where this monitor can; `yank` and `migrate-pause` allow it. */
+  readonly outOfBand?: boolean | undefined;
+  /** A descriptor that travels with the command (SCM_RIGHTS), for add-fd and getfd. It stays ours. */
+  readonly fd?: number | undefined;
+}
+
+/**
+ * A QEMU that takes commands: over its own QMP socket, or through whoever holds that socket.
+ * What fails rejects with MultifdError: QEMU_FAILED (refused: details.class and details.text are QEMU's own words; or the
+ * monitor was lost, or did not answer in time).
+ */
+export interface Monitor {
+  /** Where it is, for messages: the socket's path, or "domain NAME". */
+  readonly place: string;
+  /** What QEMU says of itself. */
+  readonly version: QmpVersion;
+  /** QEMU's process; null where it cannot be known. */
+  readonly pid: number | null;
+  /** Whether execute() can send a descriptor. */
+  readonly passesFds: boolean;
+  /** Runs a command and answers what QEMU returns ({} for most). */
+  execute(command: string, args?: object, options?: ExecuteOptions): Promise<unknown>;
+  /** Calls `listener` for every event from now on; returns how to stop that. Not every transport has events. */
+  onEvent(listener: (event: QmpEvent) => void): () => void;
+  /** Lets go of the monitor; QEMU itself runs on. */
+  close(): Promise<void>;
+}
