@@ -36,6 +36,14 @@ export const ERROR_CODES = {
   IMAGE_DAMAGED: { exitStatus: 4, meaning: "the image does not match its checksums or its own structure" },
   EXPECTATION_FAILED: { exitStatus: 4, meaning: "the image is not what --expect asked for" },
 
+  VM_MISMATCH: { exitStatus: 4, meaning: "the destination is not the VM that was saved" },
+  DISK_CHANGED: { exitStatus: 4, meaning: "a disk is not as it was when the image was saved" },
+  VM_RAN_ON: {
+    exitStatus: 4,
+    meaning: "the VM ran on after it was saved, so that its disks do not fit the image",
+  },
+  RAM_NOT_EMPTY: { exitStatus: 4, meaning: "the destination's RAM holds data and the image needs it zeroed" },
+
   IO: { exitStatus: 5, meaning: "reading or writing failed" },
   NO_SPACE: { exitStatus: 5, meaning: "there is no room for the image" },
   READ_ONLY: { exitStatus: 5, meaning: "the target cannot be written" },
@@ -49,6 +57,12 @@ export const ERROR_CODES = {
   STALLED: { exitStatus: 6, meaning: "no byte moved for as long as --stall-timeout allows" },
 
   QEMU_MISSING: { exitStatus: 7, meaning: "no usable QEMU was found" },
+  MONITOR_UNREACHABLE: {
+    exitStatus: 7,
+    meaning: "no QEMU monitor answers there, or another client holds it",
+  },
+  VM_STATE: { exitStatus: 7, meaning: "the VM is not in a state in which this can be done" },
+  QEMU_UNSUPPORTED: { exitStatus: 7, meaning: "this QEMU, or its host, cannot do what was asked" },
   QEMU_FAILED: { exitStatus: 7, meaning: "QEMU or QMP refused or failed" },
 
   CANCELLED: {

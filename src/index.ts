@@ -9,8 +9,10 @@ export type {
   ImageFacts,
   ListeningEvent,
   ProgressEvent,
+  QemuFigures,
   RunEvent,
   VerifiedEvent,
+  VmEvent,
 } from "./control/events.ts";
 export { inspect } from "./control/inspect.ts";
 export type {
@@ -32,3 +34,12 @@ export { restore } from "./control/restore.ts";
 export { save } from "./control/save.ts";
 export { verify } from "./control/verify.ts";
 export { ERROR_CODES, type ErrorCode, type ErrorDetails, MultifdError } from "./errors.ts";
+export type { Then } from "./vm/journal.ts";
+export type { LaunchedQemu, LaunchOptions, QemuExit } from "./vm/launch.ts";
+export type { LiveLimits } from "./vm/live-policy.ts";
+export { type RecoverOptions, type Recovery, recover } from "./vm/recover.ts";
+export { type LaunchedVm, restoreLaunched } from "./vm/restore-launched.ts";
+export { type RestoreVmOptions, restoreVm } from "./vm/restore-vm.ts";
+export type { SaveVmOptions } from "./vm/save-options.ts";
+export { saveVm } from "./vm/save-vm.ts";
+export type { VmTarget } from "./vm/target.ts";

@@ -1,8 +1,19 @@
 import { constants } from "node:os";
 import { MultifdError } from "../errors.ts";
+import type { QemuExit } from "../vm/launch.ts";
 
 /** How long a reader of stdout that has fallen behind may take to fetch the last events. */
 const FLUSH_MS = 5_000;
+
+/** What the process is to end with when nothing failed: that of the QEMU that it was, if it was one. */
+export interface ExitStatus {
+  value: number;
+}
+
+/** The exit status of a process as a shell tells it. */
+export function statusOfExit({ code, signal }: QemuExit): number {
+  return signal === null ? (code ?? 1) : 128 + constants.signals[signal];
+}
 
 /** The exit status that belongs to whatever a command threw. */
 export function exitStatusOf(error: unknown): number {

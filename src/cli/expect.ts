@@ -13,7 +13,7 @@ export function parseExpect(text: string, what: string): Expectations {
     const [key, value] = parsePair(part, what);
     if (key in expected) throw usage(`${what} names ${key} twice`);
     if (key === "channels") expected.channels = parseChannels(value, `${what} channels`);
-    else if (key === "uuid") expected.uuid = parseUuid(value, what);
+    else if (key === "uuid") expected.uuid = value === "none" ? value : parseUuid(value, `${what} uuid`);
     else if (key === "machine" && value !== "") expected.machine = value;
     else
       throw usage(`${what} knows channels=N, uuid=UUID|none and machine=NAME, not ${JSON.stringify(part)}`);
@@ -33,7 +33,9 @@ export function mergeExpectations(
   return { ...expect, channels };
 }
 
-function parseUuid(text: string, what: string): string {
-  if (text === "none" || UUID.test(text)) return text.toLowerCase();
-  throw usage(`${what} wants uuid=xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx or uuid=none`);
+export function parseUuid(text: string, what: string): string {
+  if (UUID.test(text)) return text.toLowerCase();
+  throw usage(
+    `${what} wants a UUID such as 00112233-4455-6677-8899-aabbccddeeff, not ${JSON.stringify(text)}`,
+  );
 }

@@ -21,7 +21,7 @@ export interface Output {
 }
 
 /** Commands that answer with one object instead of events. */
-const ANSWERING: readonly string[] = ["inspect", "capabilities", "demo"];
+const ANSWERING: readonly string[] = ["inspect", "capabilities", "demo", "recover"];
 
 /**
  * Decided from the raw arguments, before they are parsed: a command line that cannot be parsed has to be

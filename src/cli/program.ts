@@ -4,10 +4,11 @@ import { VERSION } from "../version.ts";
 import { addCapabilitiesCommand } from "./commands/capabilities.ts";
 import { addDemoCommand } from "./commands/demo.ts";
 import { addInspectCommand } from "./commands/inspect.ts";
+import { addRecoverCommand } from "./commands/recover.ts";
 import { addRestoreCommand } from "./commands/restore.ts";
 import { addSaveCommand } from "./commands/save.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
-import { exitStatusOf } from "./exit.ts";
+import { type ExitStatus, exitStatusOf } from "./exit.ts";
 import { type Output, openOutput } from "./output.ts";
 
 const EXIT_STATUSES = `
@@ -30,10 +31,11 @@ Sizes take K, M, G or T (binary) or 0x; addresses are unix:PATH, tcp:HOST:PORT o
  */
 export async function runCli(argv: readonly string[]): Promise<number> {
   const output = openOutput(argv);
-  const program = buildProgram(output);
+  const status = { value: 0 };
+  const program = buildProgram(output, status);
   try {
     await program.parseAsync(argv, { from: "user" });
-    return 0;
+    return status.value;
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return 0;
     const told = error instanceof CommanderError ? usageError(error, program, argv) : error;
@@ -43,7 +45,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
 }
 
 /** The commands, each registered by its own file; a new one is one more line here. */
-function buildProgram(output: Output): Command {
+function buildProgram(output: Output, status: ExitStatus): Command {
   const program = new Command("multifd-helper")
     .description("Saves and restores QEMU virtual machines over parallel multifd channels.")
     .version(VERSION, "-V, --version", "print the version")
@@ -54,10 +56,11 @@ function buildProgram(output: Output): Command {
     // What commander would print about a wrong command line is told by output.failed, in one line.
     .configureOutput({ outputError: () => undefined });
   addSaveCommand(program, output);
-  addRestoreCommand(program, output);
+  addRestoreCommand(program, output, status);
   addInspectCommand(program, output);
   addVerifyCommand(program, output);
   addCapabilitiesCommand(program, output);
+  addRecoverCommand(program, output);
   addDemoCommand(program, output);
   return program;
 }

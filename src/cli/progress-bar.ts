@@ -38,13 +38,21 @@ export class ProgressBar {
 }
 
 /** The bar's text: with a bar, a percentage and the time left where the total is known. */
-export function describeProgress({ bytes, bytesPerSecond, elapsedMs, totalBytes }: ProgressEvent): string {
+export function describeProgress(progress: ProgressEvent): string {
+  const { bytes, bytesPerSecond, elapsedMs, totalBytes, percent, secondsLeft } = progress;
   const moved = `${formatBytes(bytes)}  ${formatRate(bytesPerSecond)}`;
+  if (percent !== undefined) {
+    const left = secondsLeft === undefined ? "" : `  ${formatDuration(secondsLeft * 1000)} left`;
+    return `${drawn(percent / 100)}  ${moved}${left}`;
+  }
   if (totalBytes === undefined || totalBytes === 0) return `${moved}  ${formatDuration(elapsedMs)}`;
   const share = Math.min(bytes / totalBytes, 1);
-  const filled = Math.floor(share * BAR_CELLS);
-  const bar = `[${"#".repeat(filled)}${".".repeat(BAR_CELLS - filled)}]`;
   const left =
     bytesPerSecond > 0 ? `  ${formatDuration(((totalBytes - bytes) / bytesPerSecond) * 1000)} left` : "";
-  return `${bar} ${Math.floor(share * 100)} %  ${moved}${left}`;
+  return `${drawn(share)}  ${moved}${left}`;
+}
+
+function drawn(share: number): string {
+  const filled = Math.floor(share * BAR_CELLS);
+  return `[${"#".repeat(filled)}${".".repeat(BAR_CELLS - filled)}] ${Math.floor(share * 100)} %`;
 }

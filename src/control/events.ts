@@ -43,6 +43,27 @@ export interface ProgressEvent {
   /** Restore and verify: how many bytes there are in all. */
   readonly totalBytes?: number;
   readonly channels: readonly ChannelProgress[];
+  /** Save of a VM over QMP: what QEMU says, which knows how much is to come. */
+  readonly qemu?: QemuFigures;
+  /** Of the RAM that QEMU has looked at, 0 to 100; a VM that runs can make it sink. */
+  readonly percent?: number;
+  /** At the present rate. */
+  readonly secondsLeft?: number;
+}
+
+/** query-migrate's figures; bytes are of guest RAM. */
+export interface QemuFigures {
+  readonly status: string;
+  readonly transferredBytes: number;
+  readonly remainingBytes: number;
+  readonly totalBytes: number;
+  readonly passes: number;
+}
+
+/** What became of the VM, when QEMU is driven over QMP. "migrated": it stands still, and all of it was sent. */
+export interface VmEvent {
+  readonly event: "vm";
+  readonly state: "running" | "paused" | "migrating" | "migrated" | "ended";
 }
 
 /** Save with hold: every byte is on its way to disk and the streams were judged; waiting for commit or abort. */
@@ -103,6 +124,7 @@ export interface FailedEvent {
 
 export type RunEvent =
   | ListeningEvent
+  | VmEvent
   | VerifiedEvent
   | ChannelEvent
   | ProgressEvent

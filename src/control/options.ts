@@ -93,6 +93,8 @@ export interface RestoreOptions extends TransferOptions {
   readonly connect: string;
   /** Refused before connecting when the image differs. */
   readonly expect?: Expectations | undefined;
+  /** The destination's UUID where it is another one on purpose: a clone. */
+  readonly uuid?: string | undefined;
   /**
    * "blocks" (the default) checks each block before it is sent; "first" checks the whole image before the first
    * connection, and each block again.

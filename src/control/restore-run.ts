@@ -28,6 +28,8 @@ import { checkRestoreOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
 /** What a loading QEMU waits for on a new connection: the QEVM header of main, the init packet of a channel. */
 const FIRST_BYTES = { main: 8, multifd: 64 } as const;
 
+const INIT_PACKET_UUID = 8;
+
 /**
  * One restore: everything that can be checked is checked before the first connection.
  * @param code the feed task; another one lets tests put faults below the data path
@@ -113,7 +115,9 @@ class RestoreRun {
       throwIfAborted(this.#options.signal);
       const [block] = blocks(record);
       if (block !== undefined) await readBlock(this.#source, block, slot, checksums);
-      firstBytes.push(slot.slice(0, Math.min(FIRST_BYTES[record.kind], record.length)));
+      const first = slot.slice(0, Math.min(FIRST_BYTES[record.kind], record.length));
+      if (record.kind === "multifd" && this.#options.uuid !== undefined) giveUuid(first, this.#options.uuid);
+      firstBytes.push(first);
     }
     return firstBytes;
   }
@@ -175,6 +179,11 @@ class RestoreRun {
       channels: fed.map(({ channel, fed: { bytes, activeMs } }) => figures(channel, bytes, activeMs)),
     };
   }
+}
+
+/** A clone's channels introduce themselves with its own UUID (multifd_send_initial_packet, QEMU 7.2 to 10). */
+function giveUuid(initPacket: Uint8Array, uuid: string): void {
+  initPacket.set(Buffer.from(uuid.replaceAll("-", ""), "hex"), INIT_PACKET_UUID);
 }
 
 function connectTimeout(address: Address, timeoutMs: number): MultifdError {

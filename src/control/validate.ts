@@ -10,6 +10,8 @@ const HIGHEST_UID = 2 ** 32 - 2;
 /** So that an offset plus any image stays a number that JavaScript counts exactly. */
 const LARGEST_OFFSET = 2 ** 52;
 
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
 /*
  * Callers from JavaScript have no compiler: what makes no sense is refused here, as USAGE and before anything starts.
  */
@@ -41,6 +43,7 @@ export function checkRestoreOptions(options: RestoreOptions): void {
   checkTransferOptions(options);
   checkText("connect", options.connect);
   checkChoice("verify", options.verify, ["first", "blocks"]);
+  if (options.uuid !== undefined && !UUID.test(options.uuid)) throw usage(`uuid is no UUID: ${options.uuid}`);
 }
 
 /** What save, restore and verify have in common. */

@@ -1,5 +1,6 @@
 import { createConnection, type Socket } from "node:net";
 import { MultifdError } from "../errors.ts";
+import { peerCredentials } from "../io/libc.ts";
 import { parseMessage, type QmpEvent, type QmpMessage, type QmpVersion, refusal } from "./messages.ts";
 import type { ExecuteOptions, Monitor } from "./monitor.ts";
 
@@ -40,7 +41,7 @@ export class QmpClient implements Monitor {
   readonly #lossListeners = new Set<(error: MultifdError) => void>();
   #lost: Promise<MultifdError> | undefined;
   /** Told by the kernel once the connection is made. */
-  readonly pid: number | null = null;
+  pid: number | null = null;
   readonly passesFds = false;
   #connected = false;
   #closing = false;
@@ -56,6 +57,8 @@ export class QmpClient implements Monitor {
     this.#socket.setEncoding("utf8");
     this.#socket.on("connect", () => {
       this.#connected = true;
+      this.pid =
+        peerCredentials((this.#socket as unknown as { _handle: { fd: number } })._handle.fd)?.pid ?? null;
     });
     this.#socket.on("data", (text: string) => this.#receive(text));
     this.#socket.on("error", (error: NodeJS.ErrnoException) => this.#lose(error.message, error.code));
@@ -178,7 +181,7 @@ export class QmpClient implements Monitor {
   async #explainLoss(reason: string, errno: string | undefined): Promise<MultifdError> {
     if (!this.#connected) {
       const message = `cannot connect to QEMU's monitor at ${this.place}: ${reason}`;
-      return new MultifdError("QEMU_FAILED", message, { path: this.place, errno });
+      return new MultifdError("MONITOR_UNREACHABLE", message, { path: this.place, errno });
     }
     const explanation = this.#closing ? undefined : await this.#options.explainLoss?.();
     const message = `lost QEMU's monitor at ${this.place}: ${explanation ?? reason}`;

@@ -2,15 +2,21 @@ import { writeFile } from "node:fs/promises";
 import { constants } from "node:os";
 import { crc32 } from "node:zlib";
 import { afterEach, expect, test } from "vitest";
+import { pickAccelerator } from "../../src/demo/accelerator.ts";
+import type { DiskRecord, ImageMetadata, VmRecord } from "../../src/formats/image/model.ts";
 import { encodeSuperblock, writingSuperblock } from "../../src/formats/image/superblock.ts";
 import { ERROR_CODES, type ErrorCode } from "../../src/index.ts";
-import { exampleImage } from "../support/example-image.ts";
+import type { QemuBinary } from "../../src/vm/find-qemu.ts";
+import { exampleImage, exampleMetadata } from "../support/example-image.ts";
 import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
 import type { HelperProcess } from "../support/helper-process.ts";
+import { describeEachQemu } from "../support/qemus.ts";
 import { RecordingDestination } from "../support/recording-destination.ts";
 import { useSaves } from "../support/save-under-test.ts";
+import { useVms } from "../support/vms.ts";
 
 const { scratch, start, listening, argsOf } = useSaves();
+const vms = useVms();
 const image = (): string => scratch.file("vm.mfd");
 
 const destinations: RecordingDestination[] = [];
@@ -20,7 +26,7 @@ afterEach(() => Promise.all(destinations.splice(0).map((destination) => destinat
  * How the command line comes to fail with each code there is. The type demands an entry for every code: a new one does
  * not compile before there is a way to reach it.
  */
-const WAYS: { readonly [Code in ErrorCode]: () => Promise<HelperProcess> } = {
+const WAYS: { readonly [Code in Exclude<ErrorCode, QemuCode>]: () => Promise<HelperProcess> } = {
   INTERNAL: () => preloaded("a defect", BROKEN_RELEASE, ["capabilities", "--json"]),
   WORKER_DIED: async () => {
     await writeFile(image(), exampleImage().bytes);
@@ -75,6 +81,7 @@ const WAYS: { readonly [Code in ErrorCode]: () => Promise<HelperProcess> } = {
     return helper;
   },
 
+  MONITOR_UNREACHABLE: async () => start(["save", image(), "--json", "--qmp", scratch.file("nobody")]),
   QEMU_MISSING: async () => start(["demo", "--json", "--qemu", scratch.file("no-qemu")]),
   QEMU_FAILED: async () => {
     const broken = '#!/bin/sh\n[ "$1" = --version ] && echo "QEMU emulator version 10.0.0" && exit\nexit 1\n';
@@ -89,14 +96,41 @@ const WAYS: { readonly [Code in ErrorCode]: () => Promise<HelperProcess> } = {
   },
 };
 
-const CODES = Object.keys(ERROR_CODES) as ErrorCode[];
+/** The same for what takes a real QEMU: it gets one, paused or waiting for an image, with the monitor at `qmp`. */
+type QemuCode =
+  | "VM_STATE"
+  | "QEMU_UNSUPPORTED"
+  | "VM_MISMATCH"
+  | "DISK_CHANGED"
+  | "VM_RAN_ON"
+  | "RAM_NOT_EMPTY";
+const QEMU_WAYS: { readonly [Code in QemuCode]: (qemu: QemuBinary) => Promise<HelperProcess> } = {
+  VM_STATE: async (qemu) => start(["save", image(), "--json", "--qmp", await waiting(qemu)]),
+  QEMU_UNSUPPORTED: (qemu) =>
+    driven(qemu, { capabilities: ["x-not-yet-invented"] }, "--force", "--clear-ram"),
+  VM_MISMATCH: (qemu) => driven(qemu, { machine: "pc-q35-1.0" }),
+  DISK_CHANGED: (qemu) => driven(qemu, { ...FITTING, vm: { ...VM, disks: [DISK] } }),
+  VM_RAN_ON: (qemu) => driven(qemu, { vm: { ...VM, ranOn: true } }),
+  RAM_NOT_EMPTY: async (qemu) => driven(qemu, FITTING),
+};
+
+const CODES = Object.keys(WAYS) as (keyof typeof WAYS)[];
 const statusOf = (code: ErrorCode): number =>
   code === "CANCELLED" ? 128 + constants.signals.SIGTERM : ERROR_CODES[code].exitStatus;
 
-test.each(CODES)("%s", async (code) => {
-  const helper = await WAYS[code]();
+async function expectFailure(helper: HelperProcess, code: ErrorCode): Promise<void> {
   expect(await helper.failure()).toMatchObject({ code, status: statusOf(code) });
   expect(helper.stderr.trimEnd().split("\n").at(-1)).toMatch(/^multifd-helper: \S/);
+}
+
+test.each(CODES)("%s", async (code) => {
+  await expectFailure(await WAYS[code](), code);
+});
+
+describeEachQemu("with a QEMU", (qemu) => {
+  test.each(Object.keys(QEMU_WAYS) as QemuCode[])("%s", async (code) => {
+    await expectFailure(await QEMU_WAYS[code](qemu), code);
+  });
 });
 
 test("these are all exit statuses of the contract but 0", () => {
@@ -143,6 +177,55 @@ async function restored(
 ): Promise<HelperProcess> {
   await writeFile(image(), bytes);
   return start(["restore", image(), "--json", "--connect", to, ...options]);
+}
+
+const RAM_BYTES = 16 * 2 ** 20;
+const VM: VmRecord = {
+  accelerator: null,
+  commandLine: null,
+  cpuModel: null,
+  cpus: 1,
+  ramBytes: RAM_BYTES,
+  running: true,
+  ranOn: false,
+  disks: [],
+  devices: [],
+};
+const DISK: DiskRecord = {
+  device: "disk0",
+  node: "node0",
+  file: "/vm.qcow2",
+  format: "qcow2",
+  readOnly: false,
+  fileBytes: 196_616,
+  modifiedNs: "1",
+  snapshotId: null,
+};
+/** What waiting()'s QEMU is. */
+const FITTING: Partial<ImageMetadata> = { machine: "pc-q35-7.2", ramBlocks: [] };
+
+/** A QEMU that waits for an image, with data in its RAM's file; its monitor is at the path that is returned. */
+async function waiting(binary: QemuBinary): Promise<string> {
+  const qmp = scratch.file("qmp");
+  const uuid = exampleMetadata().vmUuid as string;
+  const { ram } = await vms.start(binary, {
+    ramBytes: RAM_BYTES,
+    accelerator: await pickAccelerator(binary),
+    machine: "pc-q35-7.2",
+    incoming: true,
+    extraArgs: ["-qmp", `unix:${qmp},server=on,wait=off`, "-uuid", uuid],
+  });
+  await writeFile(ram.path, "data of an earlier run", { flag: "r+" });
+  return qmp;
+}
+
+async function driven(
+  qemu: QemuBinary,
+  metadata: Partial<ImageMetadata>,
+  ...options: readonly string[]
+): Promise<HelperProcess> {
+  await writeFile(image(), exampleImage(metadata).bytes);
+  return start(["restore", image(), "--json", "--qmp", await waiting(qemu), ...options]);
 }
 
 function withFlippedByte(at: number): Buffer {

@@ -29,7 +29,8 @@ export interface ExampleImage {
   readonly streams: readonly Buffer[];
 }
 
-export function exampleImage(): ExampleImage {
+/** @param change what its metadata say otherwise */
+export function exampleImage(change: Partial<ImageMetadata> = {}): ExampleImage {
   const main = mainStream();
   const first = multifdStream(0, [dataPacket(), zeroPacket()]);
   const second = multifdStream(1, []);
@@ -43,7 +44,7 @@ export function exampleImage(): ExampleImage {
       record("multifd", 1, second, [{ offset: 0x4000, length: second.bytes.length }]),
     ],
   };
-  const metadata = exampleMetadata();
+  const metadata = { ...exampleMetadata(), ...change };
   const identity = { uuid: "c0ffee00-0000-4000-8000-000000000001", createdMs: Date.UTC(2026, 0, 1) };
   const seal = buildSeal(identity, metadata, index);
   const streams = [main.bytes, first.bytes, second.bytes];

@@ -115,7 +115,7 @@ describe("a monitor that answers", () => {
 describe("a monitor that fails", () => {
   test("nobody listens", async () => {
     await expect(connectQmp(join(directory, "none"), { timeoutMs: 1000 })).rejects.toMatchObject({
-      code: "QEMU_FAILED",
+      code: "MONITOR_UNREACHABLE",
       message: expect.stringContaining("ENOENT"),
     });
   });

@@ -1,14 +1,23 @@
 import type { Command } from "commander";
-import type { CompletedEvent, Expectations } from "../../index.ts";
+import type { CompletedEvent, Expectations, LaunchedQemu, QemuExit, RestoreVmOptions } from "../../index.ts";
+import { type ExitStatus, statusOfExit } from "../exit.ts";
 import { mergeExpectations, parseChannels, parseExpect } from "../expect.ts";
 import { formatBytes, formatChannels, formatDuration, formatRate } from "../format.ts";
 import { addTransferOptions, type TransferFlags, transferOptions, valued } from "../options.ts";
 import type { Output } from "../output.ts";
-import { runSession } from "../session.ts";
-import { parseChoice } from "../values.ts";
+import { writePidFile } from "../pid-file.ts";
+import {
+  addQemuRestoreOptions,
+  type QemuRestoreFlags,
+  qemuRestoreFlags,
+  refuseTogether,
+  refuseWithout,
+} from "../qemu-options.ts";
+import { runSession, type Session } from "../session.ts";
+import { parseChoice, usage } from "../values.ts";
 
-interface RestoreFlags extends TransferFlags {
-  readonly connect: string;
+interface RestoreFlags extends TransferFlags, QemuRestoreFlags {
+  readonly connect?: string;
   readonly expect?: Expectations;
   readonly channels?: number;
   readonly verify?: "first" | "blocks";
@@ -16,18 +25,22 @@ interface RestoreFlags extends TransferFlags {
 
 const EXAMPLE = `
 Example:
-  multifd-helper inspect vm.mfd      (tells what the destination must be, and the QMP commands to type)
+  multifd-helper restore vm.mfd -- qemu-system-x86_64 -machine q35 -m 4G …
+  starts QEMU with these arguments, restores the VM and lets it run if it ran; stays until QEMU ends
+
+  multifd-helper restore vm.mfd --qmp /run/vm/qmp.sock
+  the same into a QEMU that was started with -incoming defer -S
+
   multifd-helper restore vm.mfd --connect unix:/run/vm/restore.sock
+  feeds a QEMU that waits in migrate-incoming; exit status 0 means delivered: whether QEMU accepted it, query-migrate tells`;
 
-Exit status 0 means delivered: whether QEMU accepted it, query-migrate tells.`;
-
-export function addRestoreCommand(program: Command, output: Output): void {
+export function addRestoreCommand(program: Command, output: Output, status: ExitStatus): void {
   const command = program
     .command("restore")
     .description(
-      "Checks an image, connects to a QEMU that waits in migrate-incoming, and feeds its channels.",
+      "Checks an image and restores it: starts a QEMU (--), drives one (--qmp), or feeds one (--connect).",
     )
-    .requiredOption("--connect <address>", "unix:PATH or tcp:HOST:PORT where QEMU listens")
+    .option("--connect <address>", "unix:PATH or tcp:HOST:PORT where QEMU listens")
     .addOption(
       valued(
         "--expect <list>",
@@ -43,25 +56,90 @@ export function addRestoreCommand(program: Command, output: Output): void {
         parseChoice(["first", "blocks"] as const),
       ),
     );
+  addQemuRestoreOptions(command);
   addTransferOptions(command)
+    .argument("[qemu...]", "behind --: QEMU and its arguments, without -incoming")
     .addHelpText("after", EXAMPLE)
-    .action(async (image: string, flags: RestoreFlags) => {
-      const expect = mergeExpectations(flags.expect, flags.channels);
-      const completed = await runSession(output, flags, async (session) => {
-        const { restore } = await import("../../index.ts");
-        return restore({
-          ...transferOptions(image, flags, session),
-          connect: flags.connect,
-          expect,
-          verify: flags.verify,
-        });
-      });
-      output.completed(completed, deliveredSentence(completed));
+    .action(async (image: string, qemu: readonly string[], flags: RestoreFlags) => {
+      checkWay(flags, qemu);
+      if (qemu.length > 0) status.value = await launch(image, qemu, flags, output);
+      else {
+        const completed = await runSession(output, flags, (session) => restoreInto(image, flags, session));
+        output.completed(completed, sentence(completed, flags.connect !== undefined));
+      }
     });
 }
 
-function deliveredSentence({ bytes, elapsedMs, image }: CompletedEvent): string {
+/** There are three ways to name a destination; some options belong to some of them. */
+function checkWay(flags: RestoreFlags, qemu: readonly string[]): void {
+  const { connect, qmp, detach, pidFile } = flags;
+  const ways = [connect, qmp, qemu[0]].filter((way) => way !== undefined).length;
+  if (ways !== 1) {
+    throw usage("say where to restore to, one of: -- QEMU ARGS…, --qmp PATH, --connect ADDRESS");
+  }
+  if (connect !== undefined) refuseTogether("--connect", qemuRestoreFlags(flags));
+  if (qmp !== undefined) refuseTogether("--qmp", { detach, pidFile });
+  if (detach === undefined) refuseWithout("--detach", { pidFile });
+}
+
+async function restoreInto(image: string, flags: RestoreFlags, session: Session): Promise<CompletedEvent> {
+  const { restore, restoreVm } = await import("../../index.ts");
+  const options = restoreOptions(image, flags, session);
+  if (flags.connect !== undefined) return await restore({ ...options, connect: flags.connect });
+  return await restoreVm({ ...options, vm: { qmp: flags.qmp as string } });
+}
+
+/** Starts QEMU, and stays with it unless it is to live on by itself. @returns the exit status */
+async function launch(
+  image: string,
+  command: readonly string[],
+  flags: RestoreFlags,
+  output: Output,
+): Promise<number> {
+  const { detach = false, json = false, pidFile } = flags;
+  return await runSession(output, flags, async (session) => {
+    const { restoreLaunched } = await import("../../index.ts");
+    const options = restoreOptions(image, flags, session);
+    const { completed, qemu } = await restoreLaunched({
+      ...options,
+      command,
+      detached: detach,
+      stdoutToStderr: json,
+      beforeRun: async ({ pid }) => {
+        if (pidFile !== undefined) writePidFile(pidFile, pid);
+      },
+    });
+    output.completed(completed, `${sentence(completed, false)} QEMU is process ${qemu.pid}.`);
+    return detach ? 0 : statusOfExit(await stayWith(qemu, session));
+  });
+}
+
+/** A signal that would have cancelled the restore is QEMU's from now on. */
+async function stayWith(qemu: LaunchedQemu, { signal }: Session): Promise<QemuExit> {
+  const pass = (): void => qemu.signal(signal.reason?.details?.signal ?? "SIGTERM");
+  if (signal.aborted) pass();
+  signal.addEventListener("abort", pass, { once: true });
+  return await qemu.exited;
+}
+
+function restoreOptions(image: string, flags: RestoreFlags, session: Session): RestoreVmOptions {
+  const { expect, channels, verify, uuid, clearRam, running, paused } = flags;
+  if (running && paused) throw usage("--running and --paused contradict each other");
+  return {
+    ...transferOptions(image, flags, session),
+    expect: mergeExpectations(expect, channels),
+    verify,
+    uuid,
+    clearRam,
+    run: running ? true : paused ? false : undefined,
+  };
+}
+
+function sentence({ bytes, elapsedMs, image }: CompletedEvent, deliveredOnly: boolean): string {
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
   const channels = formatChannels(image.multifdChannels);
-  return `Delivered ${formatBytes(bytes)} over ${channels} from ${image.path} in ${formatDuration(elapsedMs)} (${rate}); query-migrate tells whether QEMU accepted it.`;
+  const moved = `${formatBytes(bytes)} over ${channels} from ${image.path} in ${formatDuration(elapsedMs)} (${rate})`;
+  return deliveredOnly
+    ? `Delivered ${moved}; query-migrate tells whether QEMU accepted it.`
+    : `Restored ${moved}.`;
 }

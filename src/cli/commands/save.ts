@@ -1,16 +1,26 @@
 import type { Command } from "commander";
 import type { CompletedEvent } from "../../control/events.ts";
+import type { SaveOptions } from "../../control/options.ts";
+import type { VmTarget } from "../../vm/target.ts";
 import { MAX_CHANNELS, parseChannels } from "../expect.ts";
 import { formatBytes, formatChannels, formatDuration, formatRate } from "../format.ts";
 import { Hold } from "../hold.ts";
 import { collectMeta, type Pair } from "../meta.ts";
 import { addTransferOptions, repeatable, type TransferFlags, transferOptions, valued } from "../options.ts";
 import type { Output } from "../output.ts";
+import {
+  addQemuSaveOptions,
+  type QemuSaveFlags,
+  qemuFlags,
+  qemuSaveOptions,
+  refuseTogether,
+  vmTarget,
+} from "../qemu-options.ts";
 import { runSession, type Session } from "../session.ts";
 import { parseChoice, parseInteger, parsePair, parsePositiveSize, usage } from "../values.ts";
 
-interface SaveFlags extends TransferFlags {
-  readonly listen: string;
+interface SaveFlags extends TransferFlags, QemuSaveFlags {
+  readonly listen?: string;
   readonly allowRemote?: true;
   readonly allowUid?: readonly number[];
   readonly discardBacklog?: true;
@@ -29,14 +39,19 @@ const parseUid = parseInteger(0, 2 ** 32 - 2);
 
 const EXAMPLE = `
 Example:
+  multifd-helper save vm.mfd --qmp /run/vm/qmp.sock
+  stops the VM, saves it over 4 channels, and ends it when the image is on disk
+
   multifd-helper save vm.mfd --listen unix:/run/vm/save.sock --channels 4
   then, in QEMU: migrate to unix:/run/vm/save.sock with multifd on and multifd-channels 4`;
 
 export function addSaveCommand(program: Command, output: Output): void {
   const command = program
     .command("save")
-    .description("Accepts the channels of a migrating QEMU, and writes and seals an image.")
-    .requiredOption("--listen <address>", "unix:PATH, tcp:HOST:PORT, or fd:N (a listening socket)")
+    .description(
+      "Saves a VM into an image: drives QEMU over QMP (--qmp), or waits for one that migrates (--listen).",
+    )
+    .option("--listen <address>", "wait for QEMU at unix:PATH, tcp:HOST:PORT, or fd:N (a listening socket)")
     .option("--allow-remote", "accept a tcp address that is not loopback")
     .addOption(repeatable("--allow-uid <uid>", "let this user's QEMU connect, too (repeatable)", parseUid))
     .option("--discard-backlog", "close what waits on fd:N already: a migration that failed left it")
@@ -44,7 +59,7 @@ export function addSaveCommand(program: Command, output: Output): void {
     .addOption(
       valued(
         "--channels <n>",
-        `multifd channels to expect, 0 to ${MAX_CHANNELS} (default: any complete set)`,
+        `multifd channels, 0 to ${MAX_CHANNELS} (default: any complete set; with --qmp: 4)`,
         parseChannels,
       ),
     )
@@ -61,12 +76,59 @@ export function addSaveCommand(program: Command, output: Output): void {
     .addOption(valued("--max-bytes <bytes>", "fail when the streams grow beyond it", parsePositiveSize))
     .addOption(repeatable("--meta <key=value>", "text to keep in the image (repeatable)", parsePair))
     .addOption(repeatable("--meta-file <key=path>", "file to keep in the image (repeatable)", parsePair));
+  addQemuSaveOptions(command);
   addTransferOptions(command)
     .addHelpText("after", EXAMPLE)
     .action(async (image: string, flags: SaveFlags) => {
-      const completed = await runSession(output, flags, (session) => runSave(image, flags, session));
-      output.completed(completed, savedSentence(completed));
+      const target = vmTarget(flags);
+      if (target === null) checkDataPlaneFlags(flags);
+      else checkQemuFlags(flags);
+      const completed = await runSession(output, flags, (session) =>
+        target === null ? runSave(image, flags, session) : runVmSave(target, image, flags, session),
+      );
+      output.completed(
+        completed,
+        savedSentence(completed, target === null ? undefined : (flags.then ?? "quit")),
+      );
     });
+}
+
+/** What only makes sense when somebody else drives QEMU. */
+function checkQemuFlags(flags: SaveFlags): void {
+  const { listen, allowRemote, allowUid, discardBacklog, hold } = flags;
+  const foreign = { listen, allowRemote, allowUid, discardBacklog, hold };
+  refuseTogether("--qmp", foreign);
+}
+
+function checkDataPlaneFlags(flags: SaveFlags): void {
+  if (flags.listen === undefined)
+    throw usage("say which VM: --qmp PATH, or --listen ADDRESS to wait for one");
+  refuseTogether("--listen", qemuFlags(flags));
+}
+
+async function runVmSave(
+  vm: VmTarget,
+  image: string,
+  flags: SaveFlags,
+  session: Session,
+): Promise<CompletedEvent> {
+  const meta = await collectMeta(flags.meta, flags.metaFile);
+  const { saveVm } = await import("../../index.ts");
+  return await saveVm({
+    ...transferOptions(image, flags, session),
+    ...imageOptions(flags),
+    ...qemuSaveOptions(flags),
+    vm,
+    meta,
+  });
+}
+
+/** What both ways of saving have in common. */
+function imageOptions(
+  flags: SaveFlags,
+): Pick<SaveOptions, "replace" | "channels" | "checksum" | "expectBytes" | "maxBytes"> {
+  const { replace, channels, checksum, expectBytes, maxBytes } = flags;
+  return { replace, channels, checksum, expectBytes, maxBytes };
 }
 
 async function runSave(image: string, flags: SaveFlags, session: Session): Promise<CompletedEvent> {
@@ -78,15 +140,11 @@ async function runSave(image: string, flags: SaveFlags, session: Session): Promi
     const { save } = await import("../../index.ts");
     return await save({
       ...transferOptions(image, flags, session),
-      listen: flags.listen,
+      ...imageOptions(flags),
+      listen: flags.listen as string,
       allowRemote: flags.allowRemote,
       allowUids: flags.allowUid,
       discardBacklog: flags.discardBacklog,
-      replace: flags.replace,
-      channels: flags.channels,
-      checksum: flags.checksum,
-      expectBytes: flags.expectBytes,
-      maxBytes: flags.maxBytes,
       meta,
       confirm: hold?.confirm,
     });
@@ -103,8 +161,10 @@ function parseFormat(text: string, what: string): "stream" {
   return parseChoice(["stream"] as const)(text, what);
 }
 
-function savedSentence({ bytes, elapsedMs, image }: CompletedEvent): string {
+const FATES = { quit: "the VM has ended", pause: "the VM stays paused", resume: "the VM runs on" } as const;
+
+function savedSentence({ bytes, elapsedMs, image }: CompletedEvent, then?: keyof typeof FATES): string {
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
   const channels = formatChannels(image.multifdChannels);
-  return `Saved ${formatBytes(bytes)} over ${channels} to ${image.path} in ${formatDuration(elapsedMs)} (${rate}), sealed.`;
+  return `Saved ${formatBytes(bytes)} over ${channels} to ${image.path} in ${formatDuration(elapsedMs)} (${rate}), sealed${then === undefined ? "" : `; ${FATES[then]}`}.`;
 }

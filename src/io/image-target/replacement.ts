@@ -122,6 +122,15 @@ function createFile(partial: string): number {
   }
 }
 
+/** Removes what a killed save left beside an image; one that is at work on it is left alone. */
+export function removePartial(file: string): void {
+  try {
+    removeLeftover(partialName(file), file);
+  } catch (error) {
+    if (!(error instanceof MultifdError)) throw error;
+  }
+}
+
 function removeLeftover(partial: string, file: string): void {
   let fd: number;
   try {

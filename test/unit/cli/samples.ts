@@ -24,7 +24,11 @@ export const SAMPLES: Samples = {
     elapsedMs: 500.5,
     totalBytes: 100,
     channels: CHANNELS.map(({ channel, bytes }) => ({ channel, bytes })),
+    qemu: { status: "active", transferredBytes: 10, remainingBytes: 90, totalBytes: 100, passes: 1 },
+    percent: 10.5,
+    secondsLeft: 4.5,
   },
+  vm: { event: "vm", state: "paused" },
   drained: {
     event: "drained",
     bytes: 1_073_745_920,

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { runCommand, spawnCommand } from "./run-cli.ts";
 
 const PAGE = readFileSync(new URL("../../../../docs/manager-contract.md", import.meta.url), "utf8");
-const COMMANDS = ["save", "restore", "inspect", "verify", "capabilities", "demo"] as const;
+const COMMANDS = ["save", "restore", "inspect", "verify", "recover", "capabilities", "demo"] as const;
 
 const LISTEN = ["--listen", "unix:/nowhere/save.sock"];
 
@@ -19,12 +19,12 @@ const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], to
   ],
   ["a value for a flag", ["save", "vm.mfd", ...LISTEN, "--hold=1"], /option '--hold' takes no value; see/],
   ["a long value for a flag", ["--version=the-newest-one"], /option '--version' takes no value; see/],
+  ["no address to listen on", ["save", "vm.mfd"], /say which VM: --qmp PATH, or --listen ADDRESS/],
   [
-    "no address to listen on",
-    ["save", "vm.mfd"],
-    /'--listen <address>' not specified; see multifd-helper save/,
+    "no address to connect to",
+    ["restore", "vm.mfd"],
+    /say where to restore to, one of: -- QEMU ARGS…, --qmp PATH, --connect ADDRESS/,
   ],
-  ["no address to connect to", ["restore", "vm.mfd"], /'--connect <address>' not specified/],
   ["an option without its value", ["inspect", "vm.mfd", "--offset"], /'--offset <bytes>' argument missing/],
   ["a size that is none", ["inspect", "vm.mfd", "--offset", "12q"], /--offset wants a size .*"12q"/],
   ["too many channels", ["save", "vm.mfd", ...LISTEN, "--channels", "256"], /--channels .* 0 to 255/],

@@ -1,0 +1,38 @@
+import type { Command } from "commander";
+import type { Recovery } from "../../index.ts";
+import type { Output } from "../output.ts";
+import { addVmOptions, type VmFlags, vmTarget } from "../qemu-options.ts";
+import { usage } from "../values.ts";
+
+interface RecoverFlags extends VmFlags {
+  readonly cont?: true;
+}
+
+const EXAMPLE = `
+Example:
+  multifd-helper recover --qmp /run/vm/qmp.sock
+
+A save that is killed leaves a guardian, which does this by itself within moments. It is for the day on which both were killed.`;
+
+export function addRecoverCommand(program: Command, output: Output): void {
+  addVmOptions(program.command("recover"))
+    .description(
+      "Puts a VM right after a killed save: cancels its migration, restores its settings, lets it run on.",
+    )
+    .option("--cont", "let a paused VM run even if nothing tells that it ran")
+    .option("--json", "write JSON to stdout and nothing else")
+    .addHelpText("after", EXAMPLE)
+    .action(async (flags: RecoverFlags) => {
+      const vm = vmTarget(flags);
+      if (vm === null) throw usage("say which VM: --qmp PATH");
+      const { recover } = await import("../../index.ts");
+      const recovery = await recover({ vm, run: flags.cont });
+      await output.answer(recovery, describe(recovery));
+    });
+}
+
+function describe({ journal, state, migration }: Recovery): string {
+  const word = journal ? "as its killed save left word" : "no killed save left word of how it was";
+  const hint = !journal && state !== "running" ? "; --cont lets it run" : "";
+  return `The VM is ${state}, its last migration ${migration} (${word})${hint}.\n`;
+}

@@ -1,0 +1,153 @@
+import type { Command } from "commander";
+import type { SaveVmOptions } from "../vm/save-options.ts";
+import type { VmTarget } from "../vm/target.ts";
+import { parseUuid } from "./expect.ts";
+import { valued } from "./options.ts";
+import { parseChoice, parseInteger, parsePositiveSeconds, usage } from "./values.ts";
+
+/** Which VM is meant. */
+export interface VmFlags {
+  readonly qmp?: string;
+}
+
+/** How QEMU is driven by save. */
+export interface QemuSaveFlags extends VmFlags {
+  readonly compression?: Compression;
+  readonly live?: true;
+  readonly maxDowntime?: number;
+  readonly maxPasses?: number;
+  readonly maxSeconds?: number;
+  readonly then?: "quit" | "pause" | "resume";
+}
+
+/** How QEMU is driven by restore. */
+export interface QemuRestoreFlags extends VmFlags {
+  readonly running?: true;
+  readonly paused?: true;
+  readonly clearRam?: true;
+  readonly uuid?: string;
+  readonly detach?: true;
+  readonly pidFile?: string;
+  readonly json?: true;
+}
+
+interface Compression {
+  readonly method: "none" | "zlib" | "zstd";
+  readonly level?: number;
+}
+
+export function addVmOptions(command: Command): Command {
+  return command
+    .optionsGroup("Driving QEMU:")
+    .option("--qmp <path>", "the VM's QMP monitor, a unix socket (-qmp unix:PATH,server=on,wait=off)");
+}
+
+export function addQemuSaveOptions(command: Command): Command {
+  return addVmOptions(command)
+    .addOption(
+      valued(
+        "--then <what>",
+        "what becomes of the VM when its image is on disk: quit, pause or resume (default: quit)",
+        parseChoice(["quit", "pause", "resume"] as const),
+      ),
+    )
+    .addOption(
+      valued(
+        "--compression <method>",
+        "none, zlib[:LEVEL] or zstd[:LEVEL], by QEMU (default: none)",
+        parseCompression,
+      ),
+    )
+    .option("--live", "let the VM run while it is saved, and stop it for the last of it only")
+    .addOption(
+      valued(
+        "--max-downtime <seconds>",
+        "with --live: how long the VM may stand still (default: QEMU's 0.3)",
+        parsePositiveSeconds,
+      ),
+    )
+    .addOption(
+      valued(
+        "--max-passes <n>",
+        "with --live: stop the VM after so many passes over its RAM",
+        parseInteger(1, 1_000_000),
+      ),
+    )
+    .addOption(
+      valued("--max-seconds <seconds>", "with --live: stop the VM after so long", parsePositiveSeconds),
+    );
+}
+
+export function addQemuRestoreOptions(command: Command): Command {
+  return addVmOptions(command)
+    .option("--running", "let the VM run afterwards (default: if it ran when it was saved)")
+    .option("--paused", "leave the VM paused afterwards")
+    .addOption(valued("--uuid <uuid>", "the destination is a clone, with this UUID", parseUuid))
+    .option("--clear-ram", "empty a RAM file of the destination that holds data, instead of refusing it")
+    .option("--detach", "with --: end when the VM is restored, and let QEMU live on")
+    .option("--pid-file <path>", "with --detach: write QEMU's process number there");
+}
+
+export function qemuRestoreFlags(flags: QemuRestoreFlags): object {
+  const { running, paused, clearRam, detach, pidFile } = flags;
+  return { running, paused, clearRam, detach, pidFile };
+}
+
+/** null: no VM was named. */
+export function vmTarget({ qmp }: VmFlags): VmTarget | null {
+  return qmp === undefined ? null : { qmp };
+}
+
+export function qemuFlags({
+  compression,
+  live,
+  maxDowntime,
+  maxPasses,
+  maxSeconds,
+  then,
+}: QemuSaveFlags): object {
+  return { compression, live, maxDowntime, maxPasses, maxSeconds, then };
+}
+
+export function qemuSaveOptions(
+  flags: QemuSaveFlags,
+): Pick<SaveVmOptions, "then" | "compression" | "compressionLevel" | "live"> {
+  const { compression, live, maxDowntime, maxPasses, maxSeconds, then } = flags;
+  if (!live) refuseWithout("--live", { maxDowntime, maxPasses, maxSeconds });
+  return {
+    then,
+    compression: compression?.method,
+    compressionLevel: compression?.level,
+    live: live ? { maxDowntimeMs: maxDowntime, maxPasses, maxMs: maxSeconds } : undefined,
+  };
+}
+
+/** @throws MultifdError USAGE when one of `flags` was given */
+export function refuseTogether(option: string, flags: object): void {
+  const [given] = names(flags);
+  if (given !== undefined) throw usage(`${given} makes no sense together with ${option}`);
+}
+
+export function refuseWithout(option: string, flags: object): void {
+  const [given] = names(flags);
+  if (given !== undefined) throw usage(`${given} makes no sense without ${option}`);
+}
+
+/** The options behind commander's names: maxDowntime is --max-downtime. */
+function names(flags: object): string[] {
+  return Object.entries(flags)
+    .filter(([, value]) => value !== undefined)
+    .map(([name]) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
+}
+
+const HIGHEST_LEVEL = { zlib: 9, zstd: 20 } as const;
+
+/** "zstd", "zstd:3": levels are those of QEMU's multifd-zlib-level and multifd-zstd-level. */
+function parseCompression(text: string, what: string): Compression {
+  const [word = "", level, ...rest] = text.split(":");
+  const method = parseChoice(["none", "zlib", "zstd"] as const)(word, what);
+  if (level === undefined) return { method };
+  if (method === "none" || rest.length > 0)
+    throw usage(`${what} wants none, zlib[:LEVEL] or zstd[:LEVEL], not ${JSON.stringify(text)}`);
+  return { method, level: parseInteger(0, HIGHEST_LEVEL[method])(level, `${what} ${method}`) };
+}

@@ -1,0 +1,60 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { MultifdError } from "../errors.ts";
+
+const PROGRAM = fileURLToPath(new URL("./guardian-main.js", import.meta.url));
+const READY_MS = 20_000;
+
+/** What is to be done when this process is gone: put the VM of a journal right, or end a QEMU that nobody owns yet. */
+export type Duty = readonly ["recover", journal: string] | readonly ["kill", pid: string];
+
+/**
+ * A process that outlives a SIGKILL of this one. It holds the end of a pipe; when that breaks without a word, it
+ * does its duty. A monitor that was ours is free then.
+ */
+export class Guardian {
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+  }
+
+  /** When this resolves, it watches. Throws INTERNAL. */
+  static async start(duty: Duty): Promise<Guardian> {
+    // Detached: a Ctrl-C at the terminal is for us, not for it.
+    const child = spawn(process.execPath, [PROGRAM, ...duty], {
+      stdio: ["pipe", "pipe", "inherit"],
+      detached: true,
+    });
+    child.stdin?.on("error", () => undefined);
+    const guardian = new Guardian(child);
+    const problem = await readiness(child);
+    if (problem === null) return guardian;
+    child.kill("SIGKILL");
+    const text = `cannot start the guardian process of the VM: ${problem}`;
+    throw new MultifdError("INTERNAL", text, { program: PROGRAM });
+  }
+
+  /** There is nothing left to guard. Fine to call twice. */
+  async dismiss(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const exited = once(this.#child, "exit");
+    this.#child.stdin?.end("dismissed\n");
+    await exited;
+  }
+}
+
+/** null: it said that it is ready. */
+function readiness(child: ChildProcess): Promise<string | null> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve("it does not answer"), READY_MS);
+    const settle = (problem: string | null): void => {
+      clearTimeout(timer);
+      resolve(problem);
+    };
+    child.stdout?.once("data", () => settle(null));
+    child.once("error", (error) => settle(error.message));
+    child.once("exit", () => settle("it ended"));
+  });
+}

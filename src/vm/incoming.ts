@@ -1,0 +1,70 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { throwIfAborted } from "../control/cancellation.ts";
+import type { DestinationNeeds } from "../control/reports.ts";
+import { MultifdError } from "../errors.ts";
+import type { Monitor } from "../qmp/monitor.ts";
+import { applySettings, readSettings, type Settings } from "./settings.ts";
+
+/** Sets QEMU up for what the image is and makes it listen at `uri`; when this resolves, connections succeed. */
+export async function listenForImage(monitor: Monitor, needs: DestinationNeeds, uri: string): Promise<void> {
+  await applySettings(monitor, await readSettings(monitor), settingsFor(needs));
+  try {
+    // A load that fails then leaves a QEMU that can say why (9.1 and later).
+    await monitor.execute("migrate-incoming", { uri, "exit-on-error": false });
+  } catch (error) {
+    if (!isUnknownArgument(error)) throw error;
+    await monitor.execute("migrate-incoming", { uri });
+  }
+}
+
+function settingsFor(needs: DestinationNeeds): Settings {
+  const { multifd, multifdChannels, multifdCompression, capabilities } = needs;
+  return {
+    capabilities: {
+      events: true,
+      multifd,
+      ...Object.fromEntries(capabilities.map((name) => [name, true])),
+    },
+    parameters: multifd
+      ? { "multifd-channels": multifdChannels, "multifd-compression": multifdCompression }
+      : {},
+  };
+}
+
+function isUnknownArgument(error: unknown): boolean {
+  return error instanceof MultifdError && /exit-on-error.*unexpected/.test(String(error.details.text));
+}
+
+const POLL_MS = 50;
+/** A QEMU that loads device state does not answer; nothing of it takes long, however much RAM there is. */
+const ANSWER_MS = 120_000;
+
+/**
+ * Waits, once everything was delivered, until QEMU calls the migration completed.
+ * @throws MultifdError QEMU_FAILED with QEMU's reason, CANCELLED
+ */
+export async function waitIncoming(monitor: Monitor, signal: AbortSignal | undefined): Promise<void> {
+  for (;;) {
+    throwIfAborted(signal);
+    const info = await incomingInfo(monitor);
+    if (info.status === "completed") return;
+    if (info.status === "failed") throw refused(info["error-desc"]);
+    await sleep(POLL_MS);
+  }
+}
+
+interface IncomingInfo {
+  readonly status?: string;
+  readonly "error-desc"?: string;
+}
+
+export async function incomingInfo(monitor: Monitor, timeoutMs: number = ANSWER_MS): Promise<IncomingInfo> {
+  return (await monitor.execute("query-migrate", undefined, { timeoutMs })) as IncomingInfo;
+}
+
+export function refused(reason: string | undefined): MultifdError {
+  const why = reason ?? "it does not say why; look at its stderr";
+  return new MultifdError("QEMU_FAILED", `the destination QEMU could not load the image: ${why}`, {
+    text: reason,
+  });
+}

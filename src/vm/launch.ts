@@ -1,0 +1,148 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { MultifdError } from "../errors.ts";
+import type { Monitor } from "../qmp/monitor.ts";
+import { openMonitor } from "./target.ts";
+
+export interface LaunchOptions {
+  /** QEMU and its arguments, without -incoming. */
+  readonly command: readonly string[];
+  /** It is to live on without this process: a session of its own, and nothing of our terminal. */
+  readonly detached: boolean;
+  /** QEMU's stdout goes to our stderr: ours is for programs. */
+  readonly stdoutToStderr: boolean;
+}
+
+export interface QemuExit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+const READY_MS = 30_000;
+const RETRY_MS = 10;
+const LAST_WORDS = 4096;
+
+/** A QEMU that was started with the user's arguments, waiting for its image. */
+export class LaunchedQemu {
+  readonly pid: number;
+  readonly exited: Promise<QemuExit>;
+  readonly #child: ChildProcess;
+  readonly #directory: string;
+  readonly #detached: boolean;
+
+  constructor(child: ChildProcess, directory: string, detached: boolean) {
+    this.#detached = detached;
+    this.pid = child.pid as number;
+    this.#child = child;
+    this.#directory = directory;
+    this.exited = new Promise((resolve) => child.on("exit", (code, signal) => resolve({ code, signal })));
+  }
+
+  get ended(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
+  async connect(): Promise<Monitor> {
+    const deadline = Date.now() + READY_MS;
+    for (;;) {
+      if (this.ended) throw new MultifdError("QEMU_FAILED", `QEMU did not start: ${this.lastWords()}`, {});
+      try {
+        return await openMonitor({ qmp: join(this.#directory, "qmp") }, Math.max(1, deadline - Date.now()));
+      } catch (error) {
+        if (Date.now() > deadline) throw error;
+        await sleep(RETRY_MS);
+      }
+    }
+  }
+
+  /** What it said last where that went to a file of ours; else where to look. */
+  lastWords(): string {
+    try {
+      const said = readFileSync(join(this.#directory, "stderr"), "utf8").trim().slice(-LAST_WORDS);
+      return said === "" ? "it said nothing" : said;
+    } catch {
+      return "see what it wrote to stderr";
+    }
+  }
+
+  /** Ends it at once: its VM never ran. */
+  async kill(): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.exited;
+    this.forget();
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  /** It is the user's from now on; its own monitor, if the user gave it one, is not touched. */
+  forget(): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+    if (this.#detached) this.#child.unref();
+  }
+}
+
+/**
+ * Starts QEMU, paused and waiting for an image, with a private monitor.
+ * @throws MultifdError USAGE, QEMU_MISSING
+ */
+export async function launchQemu({
+  command,
+  detached,
+  stdoutToStderr,
+}: LaunchOptions): Promise<LaunchedQemu> {
+  const [program, ...args] = command;
+  if (program === undefined)
+    throw new MultifdError(
+      "USAGE",
+      "QEMU's command line is missing: restore IMAGE -- qemu-system-x86_64 ARGS…",
+    );
+  refuseArguments(args);
+  const directory = mkdtempSync(join(tmpdir(), "multifd-vm-"));
+  const ours = ["-incoming", "defer", "-S", "-qmp", `unix:${join(directory, "qmp")},server=on,wait=off`];
+  const log = detached ? openSync(join(directory, "stderr"), "a", 0o600) : null;
+  try {
+    const child = spawn(program, [...args, ...ours], {
+      detached,
+      stdio: log === null ? ["inherit", stdoutToStderr ? 2 : "inherit", "inherit"] : ["ignore", log, log],
+    });
+    await started(child, program);
+    return new LaunchedQemu(child, directory, detached);
+  } catch (error) {
+    rmSync(directory, { recursive: true, force: true });
+    throw error;
+  } finally {
+    if (log !== null) closeSync(log);
+  }
+}
+
+/** What the restore decides itself, or what would take QEMU out of our hands. */
+const REFUSED: Readonly<Record<string, string>> = {
+  "-incoming": "restore adds it",
+  "-daemonize": "use --detach, which waits until the VM is restored",
+  "-loadvm": "a VM starts from one state only",
+};
+
+function refuseArguments(args: readonly string[]): void {
+  for (const argument of args) {
+    const name = argument.replace(/^--/, "-");
+    const reason = REFUSED[name];
+    if (reason !== undefined)
+      throw new MultifdError("USAGE", `${argument} must not be among QEMU's arguments: ${reason}`, {});
+  }
+}
+
+function started(child: ChildProcess, program: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    child.on("spawn", resolve);
+    child.on("error", (error) =>
+      reject(
+        new MultifdError("QEMU_MISSING", `cannot start ${program}: ${error.message}`, { program }, error),
+      ),
+    );
+  });
+}

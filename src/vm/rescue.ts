@@ -1,0 +1,61 @@
+import { rmSync } from "node:fs";
+import { inheritedFd } from "../io/image-target/file-kind.ts";
+import { removePartial } from "../io/image-target/replacement.ts";
+import type { Monitor } from "../qmp/monitor.ts";
+import type { Journal } from "./journal.ts";
+import { cancelMigration } from "./outgoing.ts";
+import { type Settings, set } from "./settings.ts";
+import { runState } from "./survey.ts";
+
+/** Run states from which `cont` lets a VM go on as if it had not been saved (qapi/run-state.json). */
+const CONTINUABLE: readonly string[] = ["paused", "postmigrate", "prelaunch", "finish-migrate", "save-vm"];
+
+/**
+ * Undoes what a save did to a VM: its migration is cancelled, its settings are as they were, and it runs if it ran.
+ * Fine to call at any point of a save, and again.
+ * @returns RunState of the VM afterwards
+ * @throws MultifdError QEMU_FAILED
+ */
+export async function rescue(
+  monitor: Monitor,
+  before: { readonly running: boolean; readonly settings: Settings },
+): Promise<string> {
+  await cancelMigration(monitor);
+  await set(monitor, before.settings);
+  return await goOn(monitor, before.running);
+}
+
+/** Lets the VM run if it is to and does not. */
+export async function goOn(monitor: Monitor, running: boolean): Promise<string> {
+  const { status } = await runState(monitor);
+  if (!running || !CONTINUABLE.includes(status)) return status;
+  await monitor.execute("cont");
+  return (await runState(monitor)).status;
+}
+
+/** Does what a journal asks for when the process that wrote it is gone. */
+export async function carryOut(monitor: Monitor, journal: Journal): Promise<string> {
+  if (journal.phase === "published") return await finish(monitor, journal);
+  const state = await rescue(monitor, journal);
+  removeLeftovers(journal);
+  return state;
+}
+
+/** Files of the killed process. */
+function removeLeftovers({ image, directory }: Journal): void {
+  rmSync(directory, { recursive: true, force: true });
+  if (inheritedFd(image) === null) removePartial(image);
+}
+
+/** What follows a published image: the VM ends, stays paused, or runs on; where it stays its settings are put back. */
+export async function finish(
+  monitor: Monitor,
+  { then, settings }: Pick<Journal, "then" | "settings">,
+): Promise<string> {
+  if (then === "quit") {
+    await monitor.execute("quit");
+    return "ended";
+  }
+  await set(monitor, settings);
+  return await goOn(monitor, then === "resume");
+}

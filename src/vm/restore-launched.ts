@@ -1,0 +1,63 @@
+import type { CompletedEvent } from "../control/events.ts";
+import { MultifdError } from "../errors.ts";
+import { Guardian } from "./guardian.ts";
+import { type LaunchedQemu, type LaunchOptions, launchQemu } from "./launch.ts";
+import { type RestoreVmOptions, restoreInto, sealedImage } from "./restore-vm.ts";
+
+/** A restored VM, and the QEMU that was started for it. */
+export interface LaunchedVm {
+  readonly completed: CompletedEvent;
+  readonly qemu: LaunchedQemu;
+}
+
+export interface RestoreLaunchedOptions extends Omit<RestoreVmOptions, "beforeRun">, LaunchOptions {
+  /** Called with the VM restored and paused, before it is let run: what throws here ends it instead. */
+  readonly beforeRun?: ((qemu: LaunchedQemu) => Promise<void>) | undefined;
+}
+
+/**
+ * Starts QEMU with the user's arguments and restores an image into it. When this resolves, the VM runs (or is paused, if that is
+ * what was asked for) and QEMU is the caller's; when it rejects, no QEMU is left, also not when this process is killed.
+ * @throws MultifdError USAGE, QEMU_MISSING, QEMU_FAILED, and what restoreVm() throws
+ */
+export async function restoreLaunched(options: RestoreLaunchedOptions): Promise<LaunchedVm> {
+  const image = await sealedImage(options);
+  const qemu = await launchQemu(options);
+  const guardian = await Guardian.start(["kill", String(qemu.pid)]).catch(async (error: unknown) => {
+    await qemu.kill();
+    throw error;
+  });
+  try {
+    const monitor = await qemu.connect();
+    try {
+      const completed = await restoreInto(
+        monitor,
+        image,
+        { ...options, beforeRun: () => options.beforeRun?.(qemu) ?? Promise.resolve() },
+        "the QEMU that was started",
+      );
+      return { completed, qemu };
+    } finally {
+      await monitor.close();
+    }
+  } catch (error) {
+    const ended = qemu.ended;
+    const words = qemu.lastWords();
+    await qemu.kill();
+    throw ended ? withLastWords(error, words) : error;
+  } finally {
+    await guardian.dismiss();
+    qemu.forget();
+  }
+}
+
+/** A QEMU that ended by itself said why: that is the reason. */
+function withLastWords(error: unknown, words: string): unknown {
+  if (!(error instanceof MultifdError) || error.exitStatus === 130) return error;
+  return new MultifdError(
+    "QEMU_FAILED",
+    `QEMU ended while it was to load the image: ${words}`,
+    error.details,
+    error,
+  );
+}

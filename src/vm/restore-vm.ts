@@ -1,0 +1,202 @@
+import { chownSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { throwIfAborted } from "../control/cancellation.ts";
+import type { CompletedEvent, RunEvent } from "../control/events.ts";
+import { inspect, namedUuid } from "../control/inspect.ts";
+import type { Log, RestoreOptions } from "../control/options.ts";
+import type { DestinationNeeds, ImageReport } from "../control/reports.ts";
+import { restore } from "../control/restore.ts";
+import { SILENT } from "../control/silent-log.ts";
+import { teller } from "../control/telling.ts";
+import { MultifdError } from "../errors.ts";
+import type { Monitor } from "../qmp/monitor.ts";
+import { compareVm } from "./compare.ts";
+import { checkDisks, recordDisks } from "./disks.ts";
+import { incomingInfo, listenForImage, refused, waitIncoming } from "./incoming.ts";
+import { QemuWatch } from "./qemu-watch.ts";
+import { checkRamFiles } from "./ram-files.ts";
+import { runState, surveyVm } from "./survey.ts";
+import { openMonitor, type VmTarget } from "./target.ts";
+
+export interface RestoreVmOptions extends Omit<RestoreOptions, "connect"> {
+  /** Empties RAM files of the destination that hold data, instead of refusing them. */
+  readonly clearRam?: boolean | undefined;
+  /** Whether the VM runs afterwards; as it did when it was saved, when left out. */
+  readonly run?: boolean | undefined;
+  /** Called with the VM restored and paused, before it is let run: what throws here keeps it from running. */
+  readonly beforeRun?: (() => Promise<void>) | undefined;
+}
+
+/**
+ * Restores a VM into a QEMU that waits (-incoming defer): looks whether it is the VM in the image, sets it up, feeds it, and
+ * lets it run if it ran when it was saved. The options --channels and the like of the image are never asked for.
+ * @throws MultifdError MONITOR_UNREACHABLE, VM_STATE, VM_MISMATCH, DISK_CHANGED, VM_RAN_ON, RAM_NOT_EMPTY, QEMU_FAILED,
+ *   and what restore() throws
+ */
+export async function restoreVm(
+  options: RestoreVmOptions & { readonly vm: VmTarget },
+): Promise<CompletedEvent> {
+  throwIfAborted(options.signal);
+  const image = await sealedImage(options);
+  const monitor = await openMonitor(options.vm);
+  try {
+    return await restoreInto(monitor, image, options, `the QEMU at ${monitor.place}`);
+  } finally {
+    await monitor.close();
+  }
+}
+
+/** Reads what the image says; what can be refused without a QEMU is refused here. */
+export async function sealedImage(
+  options: Pick<RestoreVmOptions, "image" | "offset" | "force">,
+): Promise<ImageReport> {
+  const report = await inspect({ image: options.image, offset: options.offset });
+  if (!report.sealed) {
+    const text = `${options.image} was never finished: its save failed or is still going on; use another image`;
+    throw new MultifdError("NOT_SEALED", text, {});
+  }
+  if (report.metadata?.vm?.ranOn && options.force !== true) {
+    const text = `the VM in ${options.image} ran on after it was saved, so that its disks do not fit its memory any more; use --force if it has none, or if you have the disks of that moment`;
+    throw new MultifdError("VM_RAN_ON", text, {});
+  }
+  return report;
+}
+
+/**
+ * The restore itself, into a QEMU whose monitor is ours.
+ * @param place how messages name that QEMU
+ */
+export async function restoreInto(
+  monitor: Monitor,
+  image: ImageReport,
+  options: RestoreVmOptions,
+  place: string,
+): Promise<CompletedEvent> {
+  const qemu = new QemuWatch(monitor.pid);
+  try {
+    return await new VmRestore(monitor, image, options, qemu, place).execute();
+  } finally {
+    qemu.close();
+  }
+}
+
+class VmRestore {
+  readonly #monitor: Monitor;
+  readonly #image: ImageReport;
+  readonly #options: RestoreVmOptions;
+  readonly #qemu: QemuWatch;
+  readonly #tell: (event: RunEvent) => void;
+  readonly #log: Log;
+
+  readonly #place: string;
+
+  constructor(
+    monitor: Monitor,
+    image: ImageReport,
+    options: RestoreVmOptions,
+    qemu: QemuWatch,
+    place: string,
+  ) {
+    this.#place = place;
+    this.#monitor = monitor;
+    this.#image = image;
+    this.#options = options;
+    this.#qemu = qemu;
+    this.#tell = teller(options);
+    this.#log = options.log ?? SILENT;
+  }
+
+  async execute(): Promise<CompletedEvent> {
+    await this.#check();
+    const completed = await this.#load();
+    await this.#options.beforeRun?.();
+    await this.#run();
+    this.#tell(completed);
+    return completed;
+  }
+
+  /** Everything that can be wrong is said before the first byte goes to QEMU: its migrate-incoming works only once. */
+  async #check(): Promise<void> {
+    const { clearRam = false, force = false, uuid } = this.#options;
+    const survey = await surveyVm(this.#monitor);
+    refuseUnlessWaiting(survey.status, survey.migration, this.#place);
+    const wanted = uuid ?? this.#image.metadata?.vmUuid ?? null;
+    const comparison = { place: this.#place, uuid: wanted === null ? null : namedUuid(wanted), force };
+    await compareVm(this.#image, survey, this.#monitor, comparison, this.#log);
+    await this.#checkDisks(force);
+    if (this.#needs.zeroedRam && !(force && !clearRam)) await checkRamFiles(this.#monitor, clearRam);
+  }
+
+  async #checkDisks(force: boolean): Promise<void> {
+    const saved = this.#image.metadata?.vm?.disks ?? [];
+    try {
+      checkDisks(saved, await recordDisks(this.#monitor), this.#image.path);
+    } catch (error) {
+      if (!force) throw error;
+      this.#log.warn({}, `${(error as Error).message}; going on because of --force`);
+    }
+  }
+
+  get #needs(): DestinationNeeds {
+    return this.#image.destination as DestinationNeeds;
+  }
+
+  async #load(): Promise<CompletedEvent> {
+    const directory = mkdtempSync(join(tmpdir(), "multifd-restore-"));
+    try {
+      this.#giveToQemu(directory);
+      const uri = `unix:${join(directory, "s")}`;
+      await listenForImage(this.#monitor, this.#needs, uri);
+      this.#tell({ event: "vm", state: "migrating" });
+      const completed = await restore({
+        ...this.#options,
+        connect: uri,
+        // Told when the VM is there.
+        onEvent: (event) => event.event === "completed" || this.#tell(event),
+      });
+      await waitIncoming(this.#monitor, this.#options.signal);
+      this.#tell({ event: "vm", state: "migrated" });
+      return completed;
+    } catch (error) {
+      throw await this.#reasonFor(error);
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
+  }
+
+  /** QEMU makes the socket; one of another user needs the directory. */
+  #giveToQemu(directory: string): void {
+    const { pid } = this.#monitor;
+    const stat = pid === null ? undefined : statSync(`/proc/${pid}`, { throwIfNoEntry: false });
+    if (stat !== undefined && stat.uid !== process.getuid?.()) chownSync(directory, stat.uid, stat.gid);
+  }
+
+  /** When QEMU gave up, our side sees closed connections: QEMU's word is the reason. */
+  async #reasonFor(error: unknown): Promise<unknown> {
+    if (!(error instanceof MultifdError) || error.exitStatus !== 3 || this.#qemu.ended) return error;
+    const info = await incomingInfo(this.#monitor, 2000).catch(() => null);
+    return info?.status === "failed" ? refused(info["error-desc"]) : error;
+  }
+
+  async #run(): Promise<void> {
+    const run = this.#options.run ?? this.#image.metadata?.vm?.running ?? false;
+    const { running } = await runState(this.#monitor);
+    if (run && !running) await this.#monitor.execute("cont");
+    if (!run && running) await this.#monitor.execute("stop");
+    this.#tell({ event: "vm", state: run ? "running" : "paused" });
+  }
+}
+
+/** @throws MultifdError VM_STATE */
+function refuseUnlessWaiting(status: string, migration: string, place: string): void {
+  if (status === "inmigrate" && migration === "none") return;
+  const why =
+    status !== "inmigrate"
+      ? `it is in the state ${status}: start it with -incoming defer -S`
+      : `its migrate-incoming was used already (${migration}): start it anew`;
+  throw new MultifdError("VM_STATE", `${place} does not wait for an image: ${why}`, {
+    status,
+    migration,
+  });
+}

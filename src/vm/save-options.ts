@@ -1,0 +1,23 @@
+import type { SaveOptions } from "../control/options.ts";
+import type { Then } from "./journal.ts";
+import type { LiveLimits } from "./live-policy.ts";
+import type { VmTarget } from "./target.ts";
+
+type DataPathOptions = Omit<
+  SaveOptions,
+  "listen" | "allowRemote" | "allowUids" | "discardBacklog" | "confirm" | "describeVm"
+>;
+
+export interface SaveVmOptions extends DataPathOptions {
+  readonly vm: VmTarget;
+  /** multifd channels, 0..255 (0: one stream); 4 when left out. */
+  readonly channels?: number | undefined;
+  /** Default none. */
+  readonly compression?: "none" | "zlib" | "zstd" | undefined;
+  /** zlib 0..9, zstd 0..20; QEMU's own default when left out. */
+  readonly compressionLevel?: number | undefined;
+  /** The VM runs while it is saved, and stops for the last of it only. */
+  readonly live?: LiveLimits | undefined;
+  /** What becomes of the VM once its image is safe. Default quit. */
+  readonly then?: Then | undefined;
+}
