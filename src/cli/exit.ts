@@ -1,6 +1,6 @@
 import { constants } from "node:os";
 import { MultifdError } from "../errors.ts";
-import type { QemuExit } from "../vm/launch.ts";
+import type { QemuExit } from "../vm/restore/launch.ts";
 
 /** How long a reader of stdout that has fallen behind may take to fetch the last events. */
 const FLUSH_MS = 5_000;

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { SaveVmOptions } from "../vm/save-options.ts";
+import type { SaveVmOptions } from "../vm/save/options.ts";
 import type { VmTarget } from "../vm/target.ts";
 import { parseUuid } from "./expect.ts";
 import { valued } from "./options.ts";

@@ -1,5 +1,5 @@
-import type { SaveVmOptions } from "./save-options.ts";
-import type { Settings } from "./settings.ts";
+import type { Settings } from "../settings.ts";
+import type { SaveVmOptions } from "./options.ts";
 
 /** multifd channels of a save that does not say how many. */
 export const DEFAULT_CHANNELS = 4;

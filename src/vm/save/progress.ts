@@ -1,4 +1,4 @@
-import type { QemuFigures, RunEvent } from "../control/events.ts";
+import type { QemuFigures, RunEvent } from "../../control/events.ts";
 
 /** What both sides know: ours counts bytes in the image, QEMU's knows how much is to come. */
 export function withQemu(event: Extract<RunEvent, { event: "progress" }>, qemu: QemuFigures): RunEvent {

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { cancelled, throwIfAborted } from "../control/cancellation.ts";
-import type { QemuFigures } from "../control/events.ts";
-import { MultifdError } from "../errors.ts";
-import type { Monitor } from "../qmp/monitor.ts";
-import type { QemuWatch } from "./qemu-watch.ts";
-import { isUnderWay } from "./survey.ts";
+import { cancelled, throwIfAborted } from "../../control/cancellation.ts";
+import type { QemuFigures } from "../../control/events.ts";
+import { MultifdError } from "../../errors.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import type { QemuWatch } from "../qemu-watch.ts";
+import { isUnderWay } from "../survey.ts";
 
 /** The part of query-migrate's answer that is used here (qapi/migration.json, QEMU 7.2 to 10). */
 interface MigrationInfo {

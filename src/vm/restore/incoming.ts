@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { throwIfAborted } from "../control/cancellation.ts";
-import type { DestinationNeeds } from "../control/reports.ts";
-import { MultifdError } from "../errors.ts";
-import type { Monitor } from "../qmp/monitor.ts";
-import { applySettings, readSettings, type Settings } from "./settings.ts";
+import { throwIfAborted } from "../../control/cancellation.ts";
+import type { DestinationNeeds } from "../../control/reports.ts";
+import { MultifdError } from "../../errors.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import { applySettings, readSettings, type Settings } from "../settings.ts";
 
 /** Sets QEMU up for what the image is and makes it listen at `uri`; when this resolves, connections succeed. */
 export async function listenForImage(monitor: Monitor, needs: DestinationNeeds, uri: string): Promise<void> {

@@ -1,23 +1,23 @@
 import { chownSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { throwIfAborted } from "../control/cancellation.ts";
-import type { CompletedEvent, RunEvent } from "../control/events.ts";
-import { inspect, namedUuid } from "../control/inspect.ts";
-import type { Log, RestoreOptions } from "../control/options.ts";
-import type { DestinationNeeds, ImageReport } from "../control/reports.ts";
-import { restore } from "../control/restore.ts";
-import { SILENT } from "../control/silent-log.ts";
-import { teller } from "../control/telling.ts";
-import { MultifdError } from "../errors.ts";
-import type { Monitor } from "../qmp/monitor.ts";
+import { throwIfAborted } from "../../control/cancellation.ts";
+import type { CompletedEvent, RunEvent } from "../../control/events.ts";
+import { inspect, namedUuid } from "../../control/inspect.ts";
+import type { Log, RestoreOptions } from "../../control/options.ts";
+import type { DestinationNeeds, ImageReport } from "../../control/reports.ts";
+import { restore } from "../../control/restore.ts";
+import { SILENT } from "../../control/silent-log.ts";
+import { teller } from "../../control/telling.ts";
+import { MultifdError } from "../../errors.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import { checkDisks, recordDisks } from "../disks.ts";
+import { QemuWatch } from "../qemu-watch.ts";
+import { runState, surveyVm } from "../survey.ts";
+import { openMonitor, type VmTarget } from "../target.ts";
 import { compareVm } from "./compare.ts";
-import { checkDisks, recordDisks } from "./disks.ts";
 import { incomingInfo, listenForImage, refused, waitIncoming } from "./incoming.ts";
-import { QemuWatch } from "./qemu-watch.ts";
 import { checkRamFiles } from "./ram-files.ts";
-import { runState, surveyVm } from "./survey.ts";
-import { openMonitor, type VmTarget } from "./target.ts";
 
 export interface RestoreVmOptions extends Omit<RestoreOptions, "connect"> {
   /** Empties RAM files of the destination that hold data, instead of refusing them. */

@@ -1,7 +1,7 @@
 import { type FileHandle, open } from "node:fs/promises";
-import { MultifdError } from "../errors.ts";
-import { punchHole } from "../io/libc.ts";
-import type { Monitor } from "../qmp/monitor.ts";
+import { MultifdError } from "../../errors.ts";
+import { punchHole } from "../../io/libc.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
 
 interface RamFile {
   readonly id: string;

@@ -1,6 +1,6 @@
-import type { CompletedEvent } from "../control/events.ts";
-import { MultifdError } from "../errors.ts";
-import { Guardian } from "./guardian.ts";
+import type { CompletedEvent } from "../../control/events.ts";
+import { MultifdError } from "../../errors.ts";
+import { Guardian } from "../guard/guardian.ts";
 import { type LaunchedQemu, type LaunchOptions, launchQemu } from "./launch.ts";
 import { type RestoreVmOptions, restoreInto, sealedImage } from "./restore-vm.ts";
 

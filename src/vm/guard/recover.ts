@@ -1,12 +1,12 @@
-import { throwIfAborted } from "../control/cancellation.ts";
-import { MultifdError } from "../errors.ts";
+import { throwIfAborted } from "../../control/cancellation.ts";
+import { MultifdError } from "../../errors.ts";
+import { cancelMigration } from "../save/outgoing.ts";
+import { readSettings, set } from "../settings.ts";
+import { migrationStatus } from "../survey.ts";
+import { openMonitor, type VmTarget } from "../target.ts";
 import { journalPath, readJournal, removeJournal } from "./journal.ts";
-import { cancelMigration } from "./outgoing.ts";
 import { carryOut, goOn } from "./rescue.ts";
-import { isAlive } from "./save-refusals.ts";
-import { readSettings, set } from "./settings.ts";
-import { migrationStatus } from "./survey.ts";
-import { openMonitor, type VmTarget } from "./target.ts";
+import { isAlive } from "./stale-journal.ts";
 
 export interface RecoverOptions {
   readonly vm: VmTarget;

@@ -3,9 +3,9 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { MultifdError } from "../errors.ts";
-import type { Monitor } from "../qmp/monitor.ts";
-import { openMonitor } from "./target.ts";
+import { MultifdError } from "../../errors.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import { openMonitor } from "../target.ts";
 
 export interface LaunchOptions {
   /** QEMU and its arguments, without -incoming. */

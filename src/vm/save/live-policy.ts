@@ -1,5 +1,5 @@
-import type { QemuFigures } from "../control/events.ts";
-import type { Monitor } from "../qmp/monitor.ts";
+import type { QemuFigures } from "../../control/events.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
 
 /** How long a VM may go on while it is saved. */
 export interface LiveLimits {
@@ -23,13 +23,13 @@ export class LivePolicy {
     this.#limits = limits;
   }
 
-  /** @returns "stopped" once, when this look stopped the VM */
-  async look({ passes, status }: QemuFigures): Promise<"stopped" | null> {
+  /** @returns "paused" once, when this look stopped the VM */
+  async look({ passes, status }: QemuFigures): Promise<"paused" | null> {
     if (this.#stopped || status !== "active") return null;
     const { maxPasses = Infinity, maxMs = Infinity } = this.#limits;
     if (passes <= maxPasses && performance.now() - this.#start < maxMs) return null;
     this.#stopped = true;
     await this.#monitor.execute("stop");
-    return "stopped";
+    return "paused";
   }
 }

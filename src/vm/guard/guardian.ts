@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { MultifdError } from "../errors.ts";
+import { MultifdError } from "../../errors.ts";
 
 const PROGRAM = fileURLToPath(new URL("./guardian-main.js", import.meta.url));
 const READY_MS = 20_000;

@@ -2,9 +2,9 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { MultifdError } from "../errors.ts";
-import type { Settings } from "./settings.ts";
-import { targetName, type VmTarget } from "./target.ts";
+import { MultifdError } from "../../errors.ts";
+import type { Settings } from "../settings.ts";
+import { targetName, type VmTarget } from "../target.ts";
 
 /** What becomes of the VM once its image is safe. */
 export type Then = "quit" | "pause" | "resume";

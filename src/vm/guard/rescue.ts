@@ -1,11 +1,11 @@
 import { rmSync } from "node:fs";
-import { inheritedFd } from "../io/image-target/file-kind.ts";
-import { removePartial } from "../io/image-target/replacement.ts";
-import type { Monitor } from "../qmp/monitor.ts";
+import { inheritedFd } from "../../io/image-target/file-kind.ts";
+import { removePartial } from "../../io/image-target/replacement.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import { cancelMigration } from "../save/outgoing.ts";
+import { type Settings, set } from "../settings.ts";
+import { runState } from "../survey.ts";
 import type { Journal } from "./journal.ts";
-import { cancelMigration } from "./outgoing.ts";
-import { type Settings, set } from "./settings.ts";
-import { runState } from "./survey.ts";
 
 /** Run states from which `cont` lets a VM go on as if it had not been saved (qapi/run-state.json). */
 const CONTINUABLE: readonly string[] = ["paused", "postmigrate", "prelaunch", "finish-migrate", "save-vm"];
@@ -16,13 +16,18 @@ const CONTINUABLE: readonly string[] = ["paused", "postmigrate", "prelaunch", "f
  * @returns RunState of the VM afterwards
  * @throws MultifdError QEMU_FAILED
  */
-export async function rescue(
+async function rescue(
   monitor: Monitor,
   before: { readonly running: boolean; readonly settings: Settings },
 ): Promise<string> {
-  await cancelMigration(monitor);
-  await set(monitor, before.settings);
+  await putBack(monitor, before.settings);
   return await goOn(monitor, before.running);
+}
+
+/** The first half of a rescue: no migration, and settings as they were. */
+export async function putBack(monitor: Monitor, settings: Settings): Promise<void> {
+  await cancelMigration(monitor);
+  await set(monitor, settings);
 }
 
 /** Lets the VM run if it is to and does not. */

@@ -1,9 +1,9 @@
-import type { Log } from "../control/options.ts";
-import type { ImageReport } from "../control/reports.ts";
-import { MultifdError } from "../errors.ts";
-import type { RamBlock } from "../formats/migration/summary.ts";
-import type { Monitor } from "../qmp/monitor.ts";
-import type { Survey } from "./survey.ts";
+import type { Log } from "../../control/options.ts";
+import type { ImageReport } from "../../control/reports.ts";
+import { MultifdError } from "../../errors.ts";
+import type { RamBlock } from "../../formats/migration/summary.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import type { Survey } from "../survey.ts";
 
 export interface Comparison {
   /** How messages name the destination. */

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { toFailure } from "../errors.ts";
+import { toFailure } from "../../errors.ts";
+import { QemuWatch } from "../qemu-watch.ts";
+import { openMonitor } from "../target.ts";
 import { type Journal, readJournal, removeJournal } from "./journal.ts";
-import { QemuWatch } from "./qemu-watch.ts";
 import { carryOut } from "./rescue.ts";
-import { openMonitor } from "./target.ts";
 
 /*
  * The guardian's program, started by guardian.ts: `node guardian-main.js recover JOURNAL`, or `kill PID`. It waits for

@@ -1,7 +1,7 @@
-import type { SaveOptions } from "../control/options.ts";
-import type { Then } from "./journal.ts";
+import type { SaveOptions } from "../../control/options.ts";
+import type { Then } from "../guard/journal.ts";
+import type { VmTarget } from "../target.ts";
 import type { LiveLimits } from "./live-policy.ts";
-import type { VmTarget } from "./target.ts";
 
 type DataPathOptions = Omit<
   SaveOptions,

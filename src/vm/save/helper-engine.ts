@@ -1,0 +1,70 @@
+import { chmodSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { CompletedEvent, DrainedEvent } from "../../control/events.ts";
+import type { SavedVm } from "../../control/options.ts";
+import { save } from "../../control/save.ts";
+import { SILENT } from "../../control/silent-log.ts";
+import { MultifdError } from "../../errors.ts";
+import type { Engine, TransferControl } from "./engine.ts";
+import type { SaveVmOptions } from "./options.ts";
+
+const PASSABLE = 0o711;
+
+/** Our own data path: QEMU's channels come to a socket of ours. */
+export class HelperEngine implements Engine {
+  readonly #options: SaveVmOptions;
+  readonly #channels: number;
+  readonly #qemuPid: number | null;
+
+  constructor(options: SaveVmOptions, channels: number, qemuPid: number | null) {
+    this.#options = options;
+    this.#channels = channels;
+    this.#qemuPid = qemuPid;
+  }
+
+  async run(control: TransferControl): Promise<CompletedEvent> {
+    let vm: SavedVm;
+    return await save({
+      ...this.#options,
+      channels: this.#channels,
+      listen: `unix:${join(control.directory, "s")}`,
+      allowUids: this.#letQemuIn(control.directory),
+      signal: control.signal,
+      onEvent: (event) => {
+        control.onEvent(event);
+        if (event.event === "listening") control.begin(event.address);
+      },
+      // Every byte is here. Whether QEMU means it, only QEMU knows: it may have been cancelled after its last byte.
+      confirm: async (drained) => {
+        const outcome = await control.outcome();
+        if (outcome === "qemu ended") this.#judge(drained);
+        vm = await control.describe(outcome);
+        return "commit";
+      },
+      describeVm: () => vm,
+    });
+  }
+
+  /** A QEMU that ended before it said `completed` leaves only its stream to tell whether all was sent. */
+  #judge({ evidence }: DrainedEvent): void {
+    if (evidence.verdict !== "complete") {
+      const text =
+        "QEMU ended while it was saved, and its stream does not prove that it was whole: nothing was saved";
+      throw new MultifdError("QEMU_FAILED", text);
+    }
+    const { log = SILENT } = this.#options;
+    log.warn(
+      {},
+      "QEMU ended before it called the migration completed; its stream is whole, so the image is kept",
+    );
+  }
+
+  /** A QEMU of another user has to reach the socket. */
+  #letQemuIn(directory: string): number[] {
+    const pid = this.#qemuPid;
+    const uid = pid === null ? undefined : statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid;
+    if (uid === undefined || uid === process.getuid?.()) return [];
+    chmodSync(directory, PASSABLE);
+    return [uid];
+  }
+}

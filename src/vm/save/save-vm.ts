@@ -1,0 +1,41 @@
+import { throwIfAborted } from "../../control/cancellation.ts";
+import type { CompletedEvent } from "../../control/events.ts";
+import { recordDisks } from "../disks.ts";
+import { type VmSession, withVm } from "../session.ts";
+import { HelperEngine } from "./helper-engine.ts";
+import { LivePolicy } from "./live-policy.ts";
+import type { SaveVmOptions } from "./options.ts";
+import type { SavePlan } from "./plan.ts";
+import { refuseUnfit } from "./refusals.ts";
+import { DEFAULT_CHANNELS, settingsFor } from "./settings-for-save.ts";
+import { VmSave } from "./vm-save.ts";
+
+/**
+ * Saves a VM: stops it, or lets it run (`live`), migrates it into an image, and does with it what `then` says, once the image
+ * is on disk. Whatever fails before that, the VM runs on as it did, with its settings as they were; a guardian process
+ * sees to it even when this one is killed.
+ * @throws MultifdError MONITOR_UNREACHABLE, VM_STATE, QEMU_UNSUPPORTED, QEMU_FAILED, and what save() throws
+ */
+export async function saveVm(options: SaveVmOptions): Promise<CompletedEvent> {
+  throwIfAborted(options.signal);
+  return await withVm(options.vm, async (session) => {
+    const { monitor, survey } = session;
+    refuseUnfit(survey, monitor);
+    const engine = new HelperEngine(options, options.channels ?? DEFAULT_CHANNELS, monitor.pid);
+    return await new VmSave(session, options, planOf(session, options), engine).execute();
+  });
+}
+
+function planOf({ monitor }: VmSession, options: SaveVmOptions): SavePlan {
+  const { then = "quit", live } = options;
+  const plan: SavePlan = {
+    wanted: settingsFor(options),
+    stopFirst: live === undefined,
+    disks: () => recordDisks(monitor),
+    ranOn: then === "resume",
+    then,
+  };
+  if (live === undefined) return plan;
+  const policy = new LivePolicy(monitor, live);
+  return { ...plan, look: (figures) => policy.look(figures) };
+}

@@ -1,0 +1,188 @@
+import { throwIfAborted, whenAborted } from "../../control/cancellation.ts";
+import type { CompletedEvent, QemuFigures, RunEvent, VmEvent } from "../../control/events.ts";
+import type { SavedVm } from "../../control/options.ts";
+import { teller } from "../../control/telling.ts";
+import { MultifdError } from "../../errors.ts";
+import { guarded } from "../guard/guarded.ts";
+import { finish, goOn, putBack } from "../guard/rescue.ts";
+import type { VmSession } from "../session.ts";
+import { applySettings, type Settings, settingsToPutBack } from "../settings.ts";
+import type { Engine } from "./engine.ts";
+import type { SaveVmOptions } from "./options.ts";
+import { cancelMigration, type Outcome, watchOutgoing } from "./outgoing.ts";
+import type { SavePlan } from "./plan.ts";
+import { withQemu } from "./progress.ts";
+import { recordOf } from "./vm-record.ts";
+
+const QUIT_MS = 30_000;
+
+/**
+ * One save of a VM by a plan, over an engine, from the first change to the VM to the last.
+ *
+ *   guarded ─▶ transfer begins ─▶ [stop] ─▶ migrate ─▶ completed ─▶ image published ─▶ quit, pause or resume
+ *      └────────────┴────────────────┴─────────┴───────────┴──▶ failed: cancelled, settings back, VM as it was
+ */
+export class VmSave {
+  readonly #session: VmSession;
+  readonly #options: SaveVmOptions;
+  readonly #plan: SavePlan;
+  readonly #engine: Engine;
+  readonly #before: Settings;
+  readonly #tell: (event: RunEvent) => void;
+  /** Ends the transfer: by the caller's signal, once QEMU was told, or because QEMU's side failed. */
+  readonly #stop = new AbortController();
+  #figures: QemuFigures | null = null;
+  #outcome: Promise<Outcome> | null = null;
+  /** Set from the caller's signal on: what QEMU says from then on is only its answer to that. */
+  #cancelled: MultifdError | null = null;
+
+  constructor(session: VmSession, options: SaveVmOptions, plan: SavePlan, engine: Engine) {
+    this.#session = session;
+    this.#options = options;
+    this.#plan = plan;
+    this.#engine = engine;
+    this.#before = settingsToPutBack(session.found, plan.wanted);
+    this.#tell = teller(options);
+  }
+
+  async execute(): Promise<CompletedEvent> {
+    const { image, signal } = this.#options;
+    const { then } = this.#plan;
+    throwIfAborted(signal);
+    const completed = await guarded(this.#session, { image, then, settings: this.#before }, async (guard) => {
+      const done = await this.#transfer(guard.directory);
+      guard.published();
+      await this.#finish();
+      return done;
+    });
+    this.#tell(completed);
+    return completed;
+  }
+
+  async #transfer(directory: string): Promise<CompletedEvent> {
+    const unwatch = whenAborted(this.#options.signal, (error) => void this.#cancel(error));
+    try {
+      return await this.#engine.run({
+        directory,
+        signal: this.#stop.signal,
+        begin: (uri) => this.#begin(uri),
+        outcome: () => this.#outcome as Promise<Outcome>,
+        describe: (outcome) => this.#describe(outcome),
+        onEvent: (event) => this.#onEvent(event),
+      });
+    } catch (error) {
+      const reason = await this.#reasonFor(error);
+      this.#stop.abort(reason);
+      throw await this.#rescued(reason);
+    } finally {
+      unwatch();
+    }
+  }
+
+  #begin(uri: string): void {
+    this.#outcome = this.#migrate(uri);
+    this.#outcome.catch((error: unknown) => this.#stop.abort(this.#cancelled ?? error));
+  }
+
+  async #migrate(uri: string): Promise<Outcome> {
+    const { monitor, qemu, found, survey } = this.#session;
+    const { wanted, stopFirst, beforeMigrate } = this.#plan;
+    const { signal } = this.#stop;
+    await applySettings(monitor, found, wanted);
+    throwIfAborted(signal);
+    if (survey.running && stopFirst) {
+      await monitor.execute("stop");
+      this.#tellVm("paused");
+    }
+    await beforeMigrate?.();
+    throwIfAborted(signal);
+    await monitor.execute("migrate", { uri });
+    this.#tellVm("migrating");
+    return await watchOutgoing(monitor, qemu, signal, (figures) => this.#look(figures));
+  }
+
+  async #look(figures: QemuFigures): Promise<void> {
+    this.#figures = figures;
+    const state = await this.#plan.look?.(figures);
+    if (state) this.#tellVm(state);
+  }
+
+  async #describe(outcome: Outcome): Promise<SavedVm> {
+    const { survey } = this.#session;
+    if (outcome === "qemu ended") return recordOf(survey, this.#plan, []);
+    await this.#plan.afterMigrate?.();
+    const record = recordOf(survey, this.#plan, await this.#plan.disks());
+    this.#tellVm("migrated");
+    return record;
+  }
+
+  #onEvent(event: RunEvent): void {
+    // `completed` is told when the VM is what it is to be, too; `drained` is a question, and QEMU answers it.
+    if (event.event === "completed" || event.event === "drained") return;
+    this.#tell(event.event === "progress" && this.#figures !== null ? withQemu(event, this.#figures) : event);
+  }
+
+  #tellVm(state: VmEvent["state"]): void {
+    this.#tell({ event: "vm", state });
+  }
+
+  /** The caller's signal: QEMU first, so that it hears of it from its monitor and not from its sockets. */
+  async #cancel(error: MultifdError): Promise<void> {
+    this.#cancelled = error;
+    await cancelMigration(this.#session.monitor).catch(() => undefined);
+    this.#stop.abort(error);
+  }
+
+  /** When QEMU's side failed, our side sees broken streams: QEMU's word is the reason. */
+  async #reasonFor(error: unknown): Promise<unknown> {
+    const { reason } = this.#stop.signal;
+    if (reason !== undefined) return reason;
+    if (!(error instanceof MultifdError) || error.exitStatus !== 3) return error;
+    if (await this.#session.qemu.endsWithin(500)) {
+      const text = `QEMU ended while it was saved (${error.message})`;
+      return new MultifdError("QEMU_FAILED", text, error.details, error);
+    }
+    const qemus = await this.#outcome?.then(
+      () => null,
+      (failure: unknown) => failure,
+    );
+    return qemus ?? error;
+  }
+
+  /** @returns the reason, and what of the VM could not be put back */
+  async #rescued(reason: unknown): Promise<unknown> {
+    const { monitor, qemu, survey } = this.#session;
+    if (qemu.ended) return reason;
+    try {
+      await putBack(monitor, this.#before);
+      await this.#plan.undo?.();
+      this.#tellVm((await goOn(monitor, survey.running)) === "running" ? "running" : "paused");
+      return reason;
+    } catch (error) {
+      if (!(reason instanceof MultifdError)) return reason;
+      const text = `${reason.message}; and the VM could not be put back as it was: ${said(error)}; try multifd-helper recover`;
+      return new MultifdError(reason.code, text, reason.details, reason);
+    }
+  }
+
+  /** The image is safe; now for the VM. */
+  async #finish(): Promise<void> {
+    const { monitor, qemu } = this.#session;
+    const { image } = this.#options;
+    const { then } = this.#plan;
+    if (qemu.ended) return;
+    const state = await finish(monitor, { then, settings: this.#before }).catch((error: unknown) => {
+      const text = `the image ${image} is complete, but the VM could not be made to ${then}: ${said(error)}; do that by hand`;
+      throw new MultifdError("QEMU_FAILED", text, { image }, error);
+    });
+    if (then === "quit" && qemu.known && !(await qemu.endsWithin(QUIT_MS))) {
+      const text = `the image ${image} is complete, but QEMU has not ended ${QUIT_MS} ms after it was told to: end it by hand, and do not let it go on`;
+      throw new MultifdError("QEMU_FAILED", text, { image });
+    }
+    this.#tellVm(then === "quit" ? "ended" : state === "running" ? "running" : "paused");
+  }
+}
+
+function said(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
