@@ -1,6 +1,6 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import { MultifdError } from "../../errors.ts";
-import { cancelMigration } from "../save/outgoing.ts";
+import { cancelMigration } from "../cancel.ts";
 import { readSettings, set } from "../settings.ts";
 import { migrationStatus } from "../survey.ts";
 import { openMonitor, type VmTarget } from "../target.ts";

@@ -2,7 +2,7 @@ import { rmSync } from "node:fs";
 import { inheritedFd } from "../../io/image-target/file-kind.ts";
 import { removePartial } from "../../io/image-target/replacement.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
-import { cancelMigration } from "../save/outgoing.ts";
+import { cancelMigration, untilCleanedUp } from "../cancel.ts";
 import { type Settings, set } from "../settings.ts";
 import { runState } from "../survey.ts";
 import type { Journal } from "./journal.ts";
@@ -61,6 +61,7 @@ export async function finish(
     await monitor.execute("quit");
     return "ended";
   }
+  await untilCleanedUp(monitor);
   await set(monitor, settings);
   return await goOn(monitor, then === "resume");
 }

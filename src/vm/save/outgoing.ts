@@ -4,7 +4,6 @@ import type { QemuFigures } from "../../control/events.ts";
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import type { QemuWatch } from "../qemu-watch.ts";
-import { isUnderWay } from "../survey.ts";
 
 /** The part of query-migrate's answer that is used here (qapi/migration.json, QEMU 7.2 to 10). */
 interface MigrationInfo {
@@ -72,36 +71,4 @@ function failure(status: string, reason: string | undefined): MultifdError {
     status,
     text: reason,
   });
-}
-
-const CANCEL_MS = 10_000;
-const YANK_AFTER_MS = 2000;
-
-/**
- * Ends a migration that is under way, and waits until QEMU has ended it. Where cancelling sticks, because a socket
- * takes no more bytes, the sockets are torn out of QEMU's hands (`yank`).
- * @throws MultifdError QEMU_FAILED: it is still not over
- */
-export async function cancelMigration(monitor: Monitor): Promise<void> {
-  const start = Date.now();
-  let asked = false;
-  let yanked = false;
-  for (;;) {
-    const { status = "none" } = (await monitor.execute("query-migrate")) as MigrationInfo;
-    if (!isUnderWay(status)) return;
-    const elapsed = Date.now() - start;
-    if (elapsed > CANCEL_MS) {
-      const text = `QEMU at ${monitor.place} is still "${status}" ${CANCEL_MS} ms after its migration was cancelled; look at its log`;
-      throw new MultifdError("QEMU_FAILED", text, { status });
-    }
-    if (!asked) await monitor.execute("migrate_cancel");
-    asked = true;
-    if (elapsed > YANK_AFTER_MS && !yanked) {
-      yanked = true;
-      // Refused where the migration has just ended: that is what was wanted.
-      const instances = [{ type: "migration" }];
-      await monitor.execute("yank", { instances }, { outOfBand: true }).catch(() => undefined);
-    }
-    await sleep(POLL_MS);
-  }
 }

@@ -3,13 +3,14 @@ import type { CompletedEvent, QemuFigures, RunEvent, VmEvent } from "../../contr
 import type { SavedVm } from "../../control/options.ts";
 import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
+import { cancelMigration } from "../cancel.ts";
 import { guarded } from "../guard/guarded.ts";
 import { finish, goOn, putBack } from "../guard/rescue.ts";
 import type { VmSession } from "../session.ts";
 import { applySettings, type Settings, settingsToPutBack } from "../settings.ts";
 import type { Engine } from "./engine.ts";
 import type { SaveVmOptions } from "./options.ts";
-import { cancelMigration, type Outcome, watchOutgoing } from "./outgoing.ts";
+import { type Outcome, watchOutgoing } from "./outgoing.ts";
 import type { SavePlan } from "./plan.ts";
 import { withQemu } from "./progress.ts";
 import { recordOf } from "./vm-record.ts";
