@@ -1,3 +1,5 @@
+import { u16, u32 } from "./assembly.ts";
+
 /** Where the BIOS loads the sector and jumps to, and what this one puts where. */
 const ORIGIN = 0x7c00;
 const PROTECTED_MODE = 0x7c40;
@@ -107,12 +109,4 @@ function place(disk: Buffer, bytes: number[], address: number, limit: number): v
 
 function back(bytes: number): number {
   return 256 - bytes;
-}
-
-function u16(value: number): number[] {
-  return [value & 0xff, value >>> 8];
-}
-
-function u32(value: number): number[] {
-  return [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24];
 }

@@ -32,7 +32,7 @@ export function describeBothQemus(title: string, body: (qemus: BothQemus) => voi
 }
 
 /** CI must not stay green by testing nothing; elsewhere the suite shows as skipped, and says why. */
-function unavailable(title: string, name: string): void {
+export function unavailable(title: string, name: string): void {
   const message = `${title} needs ${name}, which this machine lacks; run .ci/setup --tests`;
   if (process.env.CI === "true") throw new Error(message);
   console.warn(`\n*** NOT TESTED: ${message} ***\n`);
