@@ -7,7 +7,7 @@ import { hasCode } from "../io/file-io.ts";
 import { closeOnExec, duplicate, hasPendingConnection } from "../io/libc.ts";
 import { type Address, formatAddress, isLoopback } from "./address.ts";
 import { Doorkeeper, type Warnings } from "./doorkeeper.ts";
-import { Connection } from "./handover.ts";
+import { Connection, RAISE_LIMIT } from "./handover.ts";
 import { placeSocket, removeLeftLink, type SocketPlace } from "./socket-place.ts";
 
 /** 1 main + 255 channels may connect before the first accept; 7.2 breaks for good when one is refused. */
@@ -62,6 +62,8 @@ export class Listener {
       try {
         if (doorkeeper.admits(socket)) options.onConnection(Connection.detach(socket));
       } catch (error) {
+        // A socket that stays open here would keep the server from closing for ever.
+        socket.destroy();
         options.onError(listenError(address, error));
       }
     });
@@ -260,6 +262,7 @@ function listenError(address: Address, error: unknown): MultifdError {
 }
 
 function advice(address: Address, errno: string): string {
+  if (errno === "EMFILE") return RAISE_LIMIT;
   if (address.kind === "fd") return "fd:N must be a listening socket that this process inherited";
   if (address.kind === "unix" && !fs.existsSync(path.dirname(address.path)))
     return "its directory does not exist";

@@ -52,6 +52,18 @@ describe("limits", () => {
     expect(await scratch.names()).toEqual([]);
   });
 
+  test("too few descriptors for the channels: an error that says so, and nothing is left", async () => {
+    const shell = `ulimit -n 100; exec "$0" "$@"`;
+    const { helper, peer } = await listening(scratch.file(IMAGE), [], { shell });
+    await peer.playWithoutEnd(tinyMigration(60));
+    expect(await helper.failure()).toMatchObject({
+      status: 5,
+      code: "LISTEN_FAILED",
+      message: expect.stringContaining("ulimit -n"),
+    });
+    expect(await scratch.names()).toEqual([]);
+  });
+
   test("--checksum none: verify can say that the structure fits, and no more", async () => {
     await saveTo(scratch.file(IMAGE), ["--checksum", "none"]);
     expect(await verify({ image: scratch.file(IMAGE), workers: 1 })).toMatchObject({

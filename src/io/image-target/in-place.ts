@@ -1,17 +1,20 @@
 import fs from "node:fs";
-import path from "node:path";
 import { MultifdError } from "../../errors.ts";
 import { hasCode, ioError } from "../file-io.ts";
 import { closeOnExec, duplicate, openFlags, tryLock } from "../libc.ts";
 import { openDirect, probeRead } from "./direct-io.ts";
 import { flushDirectoryOf } from "./durability.ts";
 import { deviceBytes, kindOfStat } from "./file-kind.ts";
+import { noTarget } from "./no-target.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
 const { O_RDWR, O_WRONLY, O_ACCMODE, O_RDONLY, O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW } = {
   O_ACCMODE: 3,
   ...fs.constants,
 };
+
+const STDOUT = 1;
+const STDERR = 2;
 
 /** A path that is written where it is: a block device, or a regular file that holds a manager's header first. */
 export async function openInPlace(
@@ -75,6 +78,11 @@ export async function openInherited(number: number, base: number, request: Targe
 function inPlace(fd: number, directIo: boolean, base: number, name: string, created: string | null): Target {
   const stat = fs.fstatSync(fd);
   const kind = kindOfStat(stat, name);
+  if (isTold(stat)) {
+    fs.closeSync(fd);
+    const text = `${name} is where stdout or stderr goes, whose text would be written over the image: give another one`;
+    throw new MultifdError("TARGET_REFUSED", text);
+  }
   if (!tryLock(fd)) {
     fs.closeSync(fd);
     throw new MultifdError(
@@ -103,17 +111,21 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
   };
 }
 
+/** Whether what this process says goes to this file, too. */
+function isTold({ dev, ino }: fs.Stats): boolean {
+  return [STDOUT, STDERR].some((told) => {
+    const where = fs.fstatSync(told);
+    return where.dev === dev && where.ino === ino;
+  });
+}
+
 function createFile(file: string): number {
   try {
     const fd = fs.openSync(file, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     fs.fchmodSync(fd, 0o600);
     return fd;
   } catch (error) {
-    if (hasCode(error, "ENOENT", "ENOTDIR")) {
-      const text = `the directory ${path.dirname(file)} does not exist: create it first`;
-      throw new MultifdError("TARGET_REFUSED", text, { path: file }, error);
-    }
-    throw ioError(error, `creating ${file}`);
+    throw noTarget(error, file) ?? ioError(error, `creating ${file}`);
   }
 }
 

@@ -5,6 +5,7 @@ import { hasCode, ioError, writeAligned } from "../file-io.ts";
 import { tryLock } from "../libc.ts";
 import { openDirect } from "./direct-io.ts";
 import { flushDirectoryOf } from "./durability.ts";
+import { noTarget } from "./no-target.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
 const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
@@ -162,17 +163,7 @@ function openFile(name: string, flags: number): number {
     return fs.openSync(name, flags, OWNER_ONLY);
   } catch (error) {
     if (hasCode(error, "EEXIST")) throw busy(name);
-    if (hasCode(error, "ENOENT", "ENOTDIR")) {
-      const text = fs.existsSync(path.dirname(name))
-        ? `no file can be created in ${path.dirname(name)}: choose another directory`
-        : `the directory ${path.dirname(name)} does not exist: create it first`;
-      throw new MultifdError("TARGET_REFUSED", text, { path: name }, error);
-    }
-    if (hasCode(error, "ENAMETOOLONG")) {
-      const text = `the file name ${path.basename(name)} is too long: use a shorter one`;
-      throw new MultifdError("TARGET_REFUSED", text, { path: name }, error);
-    }
-    throw error;
+    throw noTarget(error, name) ?? error;
   }
 }
 
