@@ -41,3 +41,14 @@ describe("the file that stdout or stderr goes to is no target: what is told woul
     expect(await scratch.names()).toEqual(["told"]);
   });
 });
+
+test("from a current directory that was removed nothing is begun", async () => {
+  const shell = 'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$0" "$@"';
+  const helper = start(argsOf(scratch.file("vm.mfd")), { shell });
+  expect(await helper.failure()).toMatchObject({
+    status: 2,
+    code: "USAGE",
+    message: expect.stringContaining("current directory"),
+  });
+  expect(await scratch.names()).toEqual([]);
+});

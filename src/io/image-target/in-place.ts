@@ -4,7 +4,7 @@ import { hasCode, ioError } from "../file-io.ts";
 import { closeOnExec, duplicate, openFlags, tryLock } from "../libc.ts";
 import { openDirect, probeRead } from "./direct-io.ts";
 import { flushDirectoryOf } from "./durability.ts";
-import { deviceBytes, kindOfStat } from "./file-kind.ts";
+import { deviceBytes, diskBytes, kindOfStat } from "./file-kind.ts";
 import { noTarget } from "./no-target.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
@@ -87,7 +87,7 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
     fs.closeSync(fd);
     throw new MultifdError(
       "TARGET_BUSY",
-      `another save is writing ${name}: wait for it, or choose another target`,
+      `another save writes ${name}, or a restore reads it: wait for it, or choose another target`,
     );
   }
   return {
@@ -97,6 +97,7 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
     sparse: kind === "regular",
     ownsFile: created !== null,
     capacity: kind === "block" ? deviceBytes(stat.rdev) - base : null,
+    heldBytes: Math.max(0, diskBytes(stat) - base),
     earlierBytes: 0,
     giveUpEarlier: () => undefined,
     async publish(): Promise<void> {
