@@ -220,7 +220,12 @@ function listenPrivately(server: net.Server, path: string): void {
 }
 
 function isSocket(path: string): boolean {
-  return fs.statSync(path, { throwIfNoEntry: false })?.isSocket() ?? false;
+  try {
+    return fs.statSync(path).isSocket();
+  } catch {
+    // A link that leads nowhere, or round.
+    return false;
+  }
 }
 
 function boundAddress(server: net.Server, address: Address, place: SocketPlace | null): string {
