@@ -4,7 +4,7 @@ import { hasCode, ioError } from "../file-io.ts";
 import { closeOnExec, duplicate, openFlags, tryLock } from "../libc.ts";
 import { openDirect, probeRead } from "./direct-io.ts";
 import { flushDirectoryOf } from "./durability.ts";
-import { deviceBytes, diskBytes, kindOfStat } from "./file-kind.ts";
+import { deviceBytes, diskBytes, inheritedFd, kindOfStat } from "./file-kind.ts";
 import { noTarget } from "./no-target.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
@@ -83,7 +83,8 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
     const text = `${name} is where stdout or stderr goes, whose text would be written over the image: give another one`;
     throw new MultifdError("TARGET_REFUSED", text);
   }
-  if (!tryLock(fd)) {
+  // Of a path: a save that created the file and failed has just removed it, and its lock with it.
+  if (!tryLock(fd) || (removed(fd) && inheritedFd(name) === null)) {
     fs.closeSync(fd);
     throw new MultifdError(
       "TARGET_BUSY",
@@ -106,10 +107,15 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
       if (created !== null) flushDirectoryOf(created);
     },
     async discard(): Promise<void> {
-      fs.closeSync(fd);
+      // While it is still locked: afterwards it may be another save's.
       if (created !== null) fs.rmSync(created, { force: true });
+      fs.closeSync(fd);
     },
   };
+}
+
+function removed(fd: number): boolean {
+  return fs.fstatSync(fd).nlink === 0;
 }
 
 /** Whether what this process says goes to this file, too. */
