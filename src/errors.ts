@@ -49,7 +49,10 @@ export const ERROR_CODES = {
   READ_ONLY: { exitStatus: 5, meaning: "the target cannot be written" },
   DIRECT_IO_REFUSED: { exitStatus: 5, meaning: "O_DIRECT was demanded and is not possible here" },
   TARGET_REFUSED: { exitStatus: 5, meaning: "this kind of file cannot hold an image" },
-  TARGET_BUSY: { exitStatus: 5, meaning: "another save is writing this image, or the device is in use" },
+  TARGET_BUSY: {
+    exitStatus: 5,
+    meaning: "a save is writing this image, a restore reads it, or it is in use",
+  },
   LIMIT_EXCEEDED: { exitStatus: 5, meaning: "the stream grew beyond --max-bytes" },
   LISTEN_FAILED: { exitStatus: 5, meaning: "the migration socket could not be opened" },
 

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
 import { type Address, formatAddress } from "./address.ts";
-import { Connection } from "./handover.ts";
+import { Connection, RAISE_LIMIT } from "./handover.ts";
 
 /** The backlog of the destination is full: it accepts one connection per turn of its main loop. */
 const BACKLOG_RETRY_MS = 5;
@@ -30,12 +30,16 @@ export async function connectChannel(
       socket.write(Buffer.from(firstBytes), (error) => (error ? reject(error) : resolve()));
     });
     socket.removeAllListeners("close");
-    return Connection.detach(socket);
   } catch (error) {
     socket.destroy();
     throw signal.aborted ? connectError(address, error) : closedAtOnce(address, error);
   } finally {
     signal.removeEventListener("abort", abort);
+  }
+  try {
+    return Connection.detach(socket);
+  } catch (error) {
+    throw connectError(address, error);
   }
 }
 
@@ -92,9 +96,12 @@ function closedAtOnce(address: Address, error: unknown): MultifdError {
 function connectError(address: Address, error: unknown): MultifdError {
   if (error instanceof MultifdError) return error;
   const text = error instanceof Error ? error.message : String(error);
+  const advice = hasCode(error, "EMFILE")
+    ? RAISE_LIMIT
+    : "is QEMU waiting there (-incoming, or migrate-incoming)?";
   return new MultifdError(
     "CONNECT_FAILED",
-    `cannot connect to ${formatAddress(address)}: ${text}; is QEMU waiting there (-incoming, or migrate-incoming)?`,
+    `cannot connect to ${formatAddress(address)}: ${text}; ${advice}`,
     { address: formatAddress(address) },
     error,
   );

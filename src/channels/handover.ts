@@ -3,6 +3,9 @@ import type net from "node:net";
 import { MultifdError } from "../errors.ts";
 import { duplicate, shutdownConnection, unsentBytes } from "../io/libc.ts";
 
+/** What to do about EMFILE. */
+export const RAISE_LIMIT = "every channel takes two descriptors: raise the limit of open files (ulimit -n)";
+
 /**
  * A connection that main accepted or made and that a worker drains or feeds.
  *
@@ -22,12 +25,14 @@ export class Connection {
 
   /** Takes a connected, paused socket away from the event loop: the socket object is dead afterwards. */
   static detach(socket: net.Socket): Connection {
-    const fd = descriptorOf(socket);
-    const workerFd = duplicate(fd);
-    const killFd = duplicate(fd);
-    // Closes this number only: the connection lives on in its duplicates.
-    socket.destroy();
-    return new Connection(workerFd, killFd);
+    try {
+      const fd = descriptorOf(socket);
+      const workerFd = duplicate(fd);
+      return new Connection(workerFd, duplicateOrClose(fd, workerFd));
+    } finally {
+      // Closes this number only: the connection lives on in its duplicates.
+      socket.destroy();
+    }
   }
 
   /** Ends the connection for everyone; whoever waits on it wakes up. */
@@ -49,6 +54,16 @@ export class Connection {
     this.#open = false;
     fs.closeSync(this.#killFd);
     if (!taken) fs.closeSync(this.workerFd);
+  }
+}
+
+/** A second duplicate; the first one is closed when there is none to be had (EMFILE). */
+function duplicateOrClose(fd: number, first: number): number {
+  try {
+    return duplicate(fd);
+  } catch (error) {
+    fs.closeSync(first);
+    throw error;
   }
 }
 

@@ -3,12 +3,12 @@ import net from "node:net";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../errors.ts";
-import { hasCode } from "../io/file-io.ts";
 import { closeOnExec, duplicate, hasPendingConnection } from "../io/libc.ts";
 import { type Address, formatAddress, isLoopback } from "./address.ts";
 import { Doorkeeper, type Warnings } from "./doorkeeper.ts";
-import { Connection } from "./handover.ts";
-import { placeSocket, removeLeftLink, type SocketPlace } from "./socket-place.ts";
+import { Connection, RAISE_LIMIT } from "./handover.ts";
+import { placeSocket, type SocketPlace } from "./socket-place.ts";
+import { clearPath } from "./stale-socket.ts";
 
 /** 1 main + 255 channels may connect before the first accept; 7.2 breaks for good when one is refused. */
 const BACKLOG = 512;
@@ -62,6 +62,8 @@ export class Listener {
       try {
         if (doorkeeper.admits(socket)) options.onConnection(Connection.detach(socket));
       } catch (error) {
+        // A socket that stays open here would keep the server from closing for ever.
+        socket.destroy();
         options.onError(listenError(address, error));
       }
     });
@@ -177,11 +179,13 @@ function checkBound(server: net.Server, address: Address, options: ListenOptions
 
 /** PATH must be free, or hold what a dead helper left; then the socket is bound, and PATH made to lead to it. */
 async function listenAtPlace(server: net.Server, file: string, place: SocketPlace): Promise<void> {
-  if (isTaken(file) && !(await removeStale(file))) {
-    throw Object.assign(new Error("it is taken"), { code: "EADDRINUSE" });
+  const release = await clearPath(file);
+  try {
+    await tryListen(server, { kind: "unix", path: place.socket });
+    place.open();
+  } finally {
+    release();
   }
-  await tryListen(server, { kind: "unix", path: place.socket });
-  place.open();
 }
 
 function tryListen(server: net.Server, address: Address): Promise<void> {
@@ -215,29 +219,13 @@ function listenPrivately(server: net.Server, path: string): void {
   }
 }
 
-/** Removes a socket file that nobody listens on any more; false when somebody does, or when it is no socket. */
-async function removeStale(path: string): Promise<boolean> {
-  const refused = await new Promise<boolean>((resolve) => {
-    const probe = net.connect({ path });
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(false);
-    });
-    // ENOENT: a link that leads nowhere.
-    probe.once("error", (error) => resolve(hasCode(error, "ECONNREFUSED", "ENOENT")));
-  });
-  if (!refused) return false;
-  if (!fs.lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return removeLeftLink(path);
-  fs.rmSync(path, { force: true });
-  return true;
-}
-
-function isTaken(path: string): boolean {
-  return fs.lstatSync(path, { throwIfNoEntry: false }) !== undefined;
-}
-
 function isSocket(path: string): boolean {
-  return fs.statSync(path, { throwIfNoEntry: false })?.isSocket() ?? false;
+  try {
+    return fs.statSync(path).isSocket();
+  } catch {
+    // A link that leads nowhere, or round.
+    return false;
+  }
 }
 
 function boundAddress(server: net.Server, address: Address, place: SocketPlace | null): string {
@@ -260,6 +248,7 @@ function listenError(address: Address, error: unknown): MultifdError {
 }
 
 function advice(address: Address, errno: string): string {
+  if (errno === "EMFILE") return RAISE_LIMIT;
   if (address.kind === "fd") return "fd:N must be a listening socket that this process inherited";
   if (address.kind === "unix" && !fs.existsSync(path.dirname(address.path)))
     return "its directory does not exist";

@@ -1,8 +1,12 @@
+import fs from "node:fs";
 import { type Logger, pino } from "pino";
 import { MultifdError } from "../errors.ts";
 import { errnoOf, type LOG_LEVELS } from "./values.ts";
 
 const STDERR = 2;
+const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = fs.constants;
+/** Not blocking: opening a FIFO that nobody reads would wait for ever, deaf to signals. */
+const APPEND = O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK;
 
 export interface LogFlags {
   readonly logLevel?: (typeof LOG_LEVELS)[number];
@@ -32,7 +36,7 @@ export function openLog({ logLevel = "warn", logFile }: LogFlags, beforeLine: ()
 function openDestination(logFile: string | undefined): ReturnType<typeof pino.destination> {
   if (logFile === undefined) return pino.destination({ dest: STDERR, sync: true });
   try {
-    return pino.destination({ dest: logFile, sync: true, mode: 0o600 });
+    return pino.destination({ dest: fs.openSync(logFile, APPEND, 0o600), sync: true });
   } catch (error) {
     const errno = errnoOf(error);
     throw new MultifdError("IO", `the log file ${logFile} cannot be opened: ${errno}`, {

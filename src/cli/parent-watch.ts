@@ -33,12 +33,16 @@ export function watchParent(onEnd: () => void, log: Log): () => void {
   return close;
 }
 
-/** null where the system has no pidfds, or the parent is in another pid namespace; its number alone has to do then. */
+/** null where the system has no pidfds: the number alone has to do then, and of a parent in another pid namespace nothing does. */
 function openParent(pid: number, log: Log): number | null {
   try {
     return openProcess(pid);
   } catch (error) {
-    log.debug({ pid, reason: String(error) }, "the parent has no pidfd");
+    if (pid === 0) {
+      log.warn({}, "the parent is in another pid namespace: --die-with-parent cannot notice its end");
+    } else {
+      log.debug({ parent: pid, reason: String(error) }, "the parent has no pidfd");
+    }
     return null;
   }
 }

@@ -26,6 +26,7 @@ export async function runSession<T>(
   flags: SessionFlags,
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
+  checkDirectory();
   const controller = new AbortController();
   const cancel = (reason: MultifdError): void => controller.abort(reason);
   cancelOnSignals(cancel);
@@ -42,6 +43,16 @@ export async function runSession<T>(
     throw error;
   } finally {
     outliveParent();
+  }
+}
+
+/** In a directory that was removed no worker thread can start, and that would show only when QEMU has connected. */
+function checkDirectory(): void {
+  try {
+    process.cwd();
+  } catch (error) {
+    const text = "the current directory does not exist any more: start multifd-helper in one that does";
+    throw new MultifdError("USAGE", text, {}, error);
   }
 }
 

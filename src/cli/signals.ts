@@ -1,10 +1,12 @@
 import { MultifdError } from "../errors.ts";
 
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
+/** Node would open a debugger on a tcp port, through which anybody on the machine gets to the guest's memory. */
+const DEBUGGER = "SIGUSR1";
 
 /** The part of `process` that delivers signals. */
 export interface SignalSource {
-  on(signal: (typeof SIGNALS)[number], listener: () => void): unknown;
+  on(signal: (typeof SIGNALS)[number] | typeof DEBUGGER, listener: () => void): unknown;
 }
 
 /**
@@ -19,4 +21,5 @@ export function cancelOnSignals(
   for (const signal of SIGNALS) {
     source.on(signal, () => cancel(new MultifdError("CANCELLED", `cancelled by ${signal}`, { signal })));
   }
+  source.on(DEBUGGER, () => undefined);
 }

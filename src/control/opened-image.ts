@@ -3,13 +3,17 @@ import { SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
 import { ImageOpener, type OpenedImage } from "../formats/image/open.ts";
 import { decodeSuperblock } from "../formats/image/superblock.ts";
 import { padded, readAligned, readAt } from "../io/file-io.ts";
+import { tryShare } from "../io/libc.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import { openSource, type Source } from "../io/source.ts";
 import { namingImage } from "./image-errors.ts";
 import type { DirectIo, Log, RunOptions } from "./options.ts";
 import { SILENT } from "./silent-log.ts";
 
-/** Works with a sealed image, of which all but the channels' data is checked, and closes it afterwards. */
+/**
+ * Works with a sealed image, of which all but the channels' data is checked, and closes it afterwards. No save writes
+ * over it meanwhile: without checksums nothing else would tell a mixture of two images.
+ */
 export function withSealedImage<T>(
   options: RunOptions,
   work: (source: Source, image: OpenedImage) => Promise<T>,
@@ -18,7 +22,13 @@ export function withSealedImage<T>(
   return namingImage(image, async () => {
     const { source, superblock } = await openFile(image, offset, directIo, log);
     try {
-      return await work(source, await readSealed(source, superblock));
+      const shared = tryShare(source.fd);
+      const opened = await readSealed(source, superblock);
+      if (!shared) {
+        const text = `a save is about to write over ${image}: wait for it, or use another image`;
+        throw new MultifdError("TARGET_BUSY", text, { image });
+      }
+      return await work(source, opened);
     } finally {
       source.close();
     }

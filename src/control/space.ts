@@ -16,7 +16,7 @@ export class Space {
     this.#image = options.image;
     this.#log = log;
     const givenUp = options.replace === true ? target.earlierBytes : 0;
-    this.#room = target.capacity ?? freeBytes(target.fd) + givenUp;
+    this.#room = target.capacity ?? freeBytes(target.fd) + target.heldBytes + givenUp;
     this.#check(options);
   }
 

@@ -30,6 +30,7 @@ const POLLIN = 1;
 const MADV_HUGEPAGE = 14;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
+const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const SOL_SOCKET = 1;
@@ -153,9 +154,23 @@ export function punchHole(fd: number, offset: number, length: number): void {
   check(fallocateCall(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length), "fallocate");
 }
 
-/** Takes the exclusive lock of an open file; false when somebody else has it. */
+/** Takes the exclusive lock of an open file; false when somebody else has one of either kind. */
 export function tryLock(fd: number): boolean {
-  if (flockCall(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  return tryFlock(fd, LOCK_EX);
+}
+
+/** Takes the shared lock of an open file, which any number may have; false when somebody has the exclusive one. */
+export function tryShare(fd: number): boolean {
+  try {
+    return tryFlock(fd, LOCK_SH);
+  } catch {
+    // On a file system without locks nobody has one.
+    return true;
+  }
+}
+
+function tryFlock(fd: number, operation: number): boolean {
+  if (flockCall(fd, operation | LOCK_NB) === 0) return true;
   const error = systemError("flock");
   if (error.code === "EAGAIN" || error.code === "EWOULDBLOCK") return false;
   throw error;

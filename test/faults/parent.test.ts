@@ -6,7 +6,8 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { verify } from "../../src/index.ts";
 import { FakePeer, tinyMigration } from "../support/fake-peer.ts";
-import { goodImage } from "../support/save-under-test.ts";
+import { describeWithMounts } from "../support/mounts.ts";
+import { goodImage, useSaves } from "../support/save-under-test.ts";
 import { useScratch } from "../support/scratch.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
@@ -174,4 +175,17 @@ test("without --die-with-parent a helper outlives its manager", async () => {
   await until(() => !runs(helper));
   expect(events()).toContain('"event":"completed"');
   await verify({ image: scratch.file("vm.mfd"), workers: 1 });
+});
+
+describeWithMounts("a parent in another pid namespace", () => {
+  const saves = useSaves();
+
+  test("is no parent whose end could be noticed: a warning says so", async () => {
+    const shell = 'exec unshare --pid --fork --kill-child "$0" "$@"';
+    const image = saves.scratch.file("vm.mfd");
+    const { helper, peer } = await saves.listening(image, ["--die-with-parent"], { shell });
+    await peer.play(tinyMigration());
+    await helper.success();
+    expect(helper.stderr).toContain("another pid namespace");
+  });
 });

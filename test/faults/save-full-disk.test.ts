@@ -122,6 +122,16 @@ describeWithMounts("a disk that has room for one image only", () => {
     expect(fs.readdirSync(scratch.file("d"))).toEqual(["vm.mfd"]);
   });
 
+  test("in place, --expect-bytes counts in what the file takes already", async () => {
+    const image = await oneImage();
+    const fd = fs.openSync(image, "r+");
+    const { helper, peer } = await listening("fd:3", ["--expect-bytes", "21M"], { fds: [fd] });
+    await peer.play(largeMigration(2, 20 * MIB));
+    await helper.success();
+    fs.closeSync(fd);
+    await verify({ image, workers: 1 });
+  });
+
   test("has none when a save with --replace fails", async () => {
     const image = await oneImage();
     const { helper, peer } = await listening(image, ["--replace"]);

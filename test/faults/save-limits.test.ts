@@ -1,7 +1,10 @@
-import { rm } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { verify } from "../../src/index.ts";
+import { buildImage, noiseChannels } from "../support/built-image.ts";
 import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
+import { seededRandom } from "../support/random.ts";
+import { RecordingDestination } from "../support/recording-destination.ts";
 import { useSaves } from "../support/save-under-test.ts";
 
 const { scratch, start, listening, argsOf } = useSaves();
@@ -50,6 +53,32 @@ describe("limits", () => {
     await peer.playWithoutEnd(largeMigration(2, 16 * 2 ** 20));
     expect(await helper.failure()).toMatchObject({ status: 5, code: "NO_SPACE" });
     expect(await scratch.names()).toEqual([]);
+  });
+
+  test("too few descriptors for the channels: an error that says so, and nothing is left", async () => {
+    const shell = `ulimit -n 100; exec "$0" "$@"`;
+    const { helper, peer } = await listening(scratch.file(IMAGE), [], { shell });
+    await peer.playWithoutEnd(tinyMigration(60));
+    expect(await helper.failure()).toMatchObject({
+      status: 5,
+      code: "LISTEN_FAILED",
+      message: expect.stringContaining("ulimit -n"),
+    });
+    expect(await scratch.names()).toEqual([]);
+  });
+
+  test("too few descriptors for the channels of a restore", async () => {
+    const channels = noiseChannels(seededRandom(), { multifdChannels: 60, barriers: 1, epochBytes: 4096 });
+    await writeFile(scratch.file(IMAGE), buildImage(channels));
+    const destination = await RecordingDestination.listen(scratch.file("in"), channels);
+    const args = ["restore", scratch.file(IMAGE), "--json", "--connect", destination.address];
+    const helper = start(args, { shell: `ulimit -n 100; exec "$0" "$@"` });
+    expect(await helper.failure()).toMatchObject({
+      status: 3,
+      code: "CONNECT_FAILED",
+      message: expect.stringContaining("ulimit -n"),
+    });
+    await destination.close();
   });
 
   test("--checksum none: verify can say that the structure fits, and no more", async () => {

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { inspect } from "../../src/index.ts";
@@ -123,9 +124,12 @@ describe("--log-file", () => {
   });
 
   test("that cannot be opened is an error before anything is made", async () => {
-    const helper = start(argsOf(image(), ["--log-file", scratch.file("no/log")]));
-    expect(await helper.failure()).toMatchObject({ status: 5, code: "IO" });
-    expect(await scratch.names()).toEqual([]);
+    execFileSync("mkfifo", [scratch.file("unread")]);
+    for (const log of ["no/log", "unread"]) {
+      const helper = start(argsOf(image(), ["--log-file", scratch.file(log)]));
+      expect(await helper.failure()).toMatchObject({ status: 5, code: "IO" });
+    }
+    expect(await scratch.names()).toEqual(["unread"]);
   });
 
   test("on a full disk costs the log and not the image", async () => {

@@ -1,5 +1,5 @@
 import fs from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { symlink, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { expect, test } from "vitest";
 import { verify } from "../../src/index.ts";
@@ -51,6 +51,13 @@ test("a regular file where the socket should be stays", async () => {
     message: expect.stringContaining("not a socket"),
   });
   expect((await scratch.read("s")).toString()).toBe("somebody's file");
+  expect(await scratch.names()).toEqual(["s"]);
+});
+
+test("a link that leads to itself where the socket should be stays", async () => {
+  await symlink("s", scratch.file("s"));
+  const helper = start(argsOf(image()));
+  expect(await helper.failure()).toMatchObject({ status: 5, code: "LISTEN_FAILED" });
   expect(await scratch.names()).toEqual(["s"]);
 });
 

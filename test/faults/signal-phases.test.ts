@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { verify } from "../../src/index.ts";
 import { buildImage, type ChannelContent, noiseChannels } from "../support/built-image.ts";
 import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
+import { withFault } from "../support/fault-spec.ts";
 import type { HelperProcess } from "../support/helper-process.ts";
 import { seededRandom } from "../support/random.ts";
 import { useRawListeners } from "../support/raw-listener.ts";
@@ -117,6 +118,19 @@ describe("SIGTERM of a restore", () => {
 
   const restoring = (...options: readonly string[]): HelperProcess =>
     start(["restore", image(), "--json", "--connect", `unix:${scratch.file("in")}`, ...options]);
+
+  test.each([1, 2, 5])("that checks the whole image first, at read %i of it", async (nth) => {
+    const { peers } = await destination();
+    const fault = withFault({ thread: "worker", call: "read", nth, when: "before", act: "terminate" });
+    const args = ["restore", image(), "--json", "--connect", `unix:${scratch.file("in")}`];
+    const helper = start([...args, "--verify", "first", "--workers", "1"], fault);
+    expect(await helper.failure()).toMatchObject({
+      status: 143,
+      code: "CANCELLED",
+      details: { signal: "SIGTERM" },
+    });
+    expect(peers).toEqual([]);
+  });
 
   test("of which some channels are connected, and the others wait to be let in", async () => {
     // Room for two: the destination, as a QEMU that expects fewer channels, accepts no more.

@@ -73,6 +73,14 @@ describe("stdout under --json", () => {
   });
 });
 
+test("SIGUSR1, by which Node opens a debugger to the whole machine, does nothing", async () => {
+  const { helper, peer } = await listening(image());
+  helper.signal("SIGUSR1");
+  await peer.play(tinyMigration());
+  await helper.success();
+  expect(helper.stderr).toBe("");
+});
+
 describe("a reader of stdout that does not read", () => {
   const open: number[] = [];
   const children: ChildProcess[] = [];

@@ -67,6 +67,9 @@ function act(fault: FaultSpec): void {
       process.kill(process.pid, "SIGKILL");
       pause();
       return;
+    case "terminate":
+      process.kill(process.pid, "SIGTERM");
+      return;
     case "kill-peer":
       process.kill(fault.pid ?? 0, "SIGKILL");
       return;

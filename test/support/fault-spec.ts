@@ -21,8 +21,8 @@ export interface FaultSpec {
   /** Which call of this function in its thread, from 1. */
   readonly nth: number;
   readonly when: "before" | "after";
-  /** kill: SIGKILL of the helper; tear: half of a write, then SIGKILL; fail: the call fails; the rest ends a worker. */
-  readonly act: "kill" | "kill-peer" | "tear" | "fail" | "throw" | "exit" | "exhaust";
+  /** kill: SIGKILL of the helper; terminate: SIGTERM; tear: half of a write, then SIGKILL; fail: the call fails; the rest ends a worker. */
+  readonly act: "kill" | "terminate" | "kill-peer" | "tear" | "fail" | "throw" | "exit" | "exhaust";
   /** Of the peer. */
   readonly pid?: number;
   /** Of a call that fails; EIO if absent. */

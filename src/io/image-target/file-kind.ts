@@ -28,6 +28,11 @@ export function deviceBytes(rdev: number): number {
   return Number(sectors) * 512;
 }
 
+/** What a file takes of its disk; st_blocks counts in 512 bytes whatever the file system (stat(2)). */
+export function diskBytes(stat: fs.Stats): number {
+  return stat.blocks * 512;
+}
+
 /** The number in `fd:N`, or null for a path. */
 export function inheritedFd(image: string): number | null {
   const [, digits] = /^fd:(\d{1,9})$/.exec(image) ?? [];

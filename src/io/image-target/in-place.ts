@@ -1,17 +1,20 @@
 import fs from "node:fs";
-import path from "node:path";
 import { MultifdError } from "../../errors.ts";
 import { hasCode, ioError } from "../file-io.ts";
 import { closeOnExec, duplicate, openFlags, tryLock } from "../libc.ts";
 import { openDirect, probeRead } from "./direct-io.ts";
 import { flushDirectoryOf } from "./durability.ts";
-import { deviceBytes, kindOfStat } from "./file-kind.ts";
+import { deviceBytes, diskBytes, inheritedFd, kindOfStat } from "./file-kind.ts";
+import { noTarget } from "./no-target.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
 const { O_RDWR, O_WRONLY, O_ACCMODE, O_RDONLY, O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW } = {
   O_ACCMODE: 3,
   ...fs.constants,
 };
+
+const STDOUT = 1;
+const STDERR = 2;
 
 /** A path that is written where it is: a block device, or a regular file that holds a manager's header first. */
 export async function openInPlace(
@@ -75,11 +78,17 @@ export async function openInherited(number: number, base: number, request: Targe
 function inPlace(fd: number, directIo: boolean, base: number, name: string, created: string | null): Target {
   const stat = fs.fstatSync(fd);
   const kind = kindOfStat(stat, name);
-  if (!tryLock(fd)) {
+  if (isTold(stat)) {
+    fs.closeSync(fd);
+    const text = `${name} is where stdout or stderr goes, whose text would be written over the image: give another one`;
+    throw new MultifdError("TARGET_REFUSED", text);
+  }
+  // Of a path: a save that created the file and failed has just removed it, and its lock with it.
+  if (!tryLock(fd) || (removed(fd) && inheritedFd(name) === null)) {
     fs.closeSync(fd);
     throw new MultifdError(
       "TARGET_BUSY",
-      `another save is writing ${name}: wait for it, or choose another target`,
+      `another save writes ${name}, or a restore reads it: wait for it, or choose another target`,
     );
   }
   return {
@@ -89,6 +98,7 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
     sparse: kind === "regular",
     ownsFile: created !== null,
     capacity: kind === "block" ? deviceBytes(stat.rdev) - base : null,
+    heldBytes: Math.max(0, diskBytes(stat) - base),
     earlierBytes: 0,
     giveUpEarlier: () => undefined,
     async publish(): Promise<void> {
@@ -97,10 +107,23 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
       if (created !== null) flushDirectoryOf(created);
     },
     async discard(): Promise<void> {
-      fs.closeSync(fd);
+      // While it is still locked: afterwards it may be another save's.
       if (created !== null) fs.rmSync(created, { force: true });
+      fs.closeSync(fd);
     },
   };
+}
+
+function removed(fd: number): boolean {
+  return fs.fstatSync(fd).nlink === 0;
+}
+
+/** Whether what this process says goes to this file, too. */
+function isTold({ dev, ino }: fs.Stats): boolean {
+  return [STDOUT, STDERR].some((told) => {
+    const where = fs.fstatSync(told);
+    return where.dev === dev && where.ino === ino;
+  });
 }
 
 function createFile(file: string): number {
@@ -109,11 +132,7 @@ function createFile(file: string): number {
     fs.fchmodSync(fd, 0o600);
     return fd;
   } catch (error) {
-    if (hasCode(error, "ENOENT", "ENOTDIR")) {
-      const text = `the directory ${path.dirname(file)} does not exist: create it first`;
-      throw new MultifdError("TARGET_REFUSED", text, { path: file }, error);
-    }
-    throw ioError(error, `creating ${file}`);
+    throw noTarget(error, file) ?? ioError(error, `creating ${file}`);
   }
 }
 

@@ -4,6 +4,7 @@ import { MultifdError } from "../../errors.ts";
 import { hasCode, ioError, padded } from "../file-io.ts";
 import { inheritedFd, kindOfStat } from "./file-kind.ts";
 import { openInherited, openInPlace } from "./in-place.ts";
+import { noTarget } from "./no-target.ts";
 import { openReplacement } from "./replacement.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
@@ -31,7 +32,8 @@ function resolveLinks(image: string): string {
       link = fs.readlinkSync(file);
     } catch (error) {
       if (hasCode(error, "EINVAL", "ENOENT")) return file;
-      throw ioError(error, `looking at ${image}`);
+      if (hasCode(error, "ELOOP")) break;
+      throw noTarget(error, file) ?? ioError(error, `looking at ${image}`);
     }
     file = path.resolve(path.dirname(file), link);
   }

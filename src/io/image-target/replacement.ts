@@ -5,12 +5,12 @@ import { hasCode, ioError, writeAligned } from "../file-io.ts";
 import { tryLock } from "../libc.ts";
 import { openDirect } from "./direct-io.ts";
 import { flushDirectoryOf } from "./durability.ts";
+import { diskBytes } from "./file-kind.ts";
+import { noTarget } from "./no-target.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
 const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
 const OWNER_ONLY = 0o600;
-/** Unit of st_blocks, whatever the file system (stat(2)). */
-const STAT_BLOCK = 512;
 
 /** The name under which an image is written until it is sealed. One per image, so that a leftover is found again. */
 export function partialName(file: string): string {
@@ -45,6 +45,7 @@ class Replacement implements Target {
   readonly sparse = true;
   readonly ownsFile = true;
   readonly capacity = null;
+  readonly heldBytes = 0;
   readonly fd: number;
   readonly directIo: boolean;
   readonly #file: string;
@@ -62,7 +63,7 @@ class Replacement implements Target {
   get earlierBytes(): number {
     const earlier = fs.lstatSync(this.#file, { throwIfNoEntry: false });
     // Another name of it would keep its blocks.
-    return earlier?.nlink === 1 ? earlier.blocks * STAT_BLOCK : 0;
+    return earlier?.nlink === 1 ? diskBytes(earlier) : 0;
   }
 
   giveUpEarlier(): void {
@@ -171,17 +172,7 @@ function openFile(name: string, flags: number): number {
     return fs.openSync(name, flags, OWNER_ONLY);
   } catch (error) {
     if (hasCode(error, "EEXIST")) throw busy(name);
-    if (hasCode(error, "ENOENT", "ENOTDIR")) {
-      const text = fs.existsSync(path.dirname(name))
-        ? `no file can be created in ${path.dirname(name)}: choose another directory`
-        : `the directory ${path.dirname(name)} does not exist: create it first`;
-      throw new MultifdError("TARGET_REFUSED", text, { path: name }, error);
-    }
-    if (hasCode(error, "ENAMETOOLONG")) {
-      const text = `the file name ${path.basename(name)} is too long: use a shorter one`;
-      throw new MultifdError("TARGET_REFUSED", text, { path: name }, error);
-    }
-    throw error;
+    throw noTarget(error, name) ?? error;
   }
 }
 

@@ -11,6 +11,8 @@ export interface Target {
   readonly ownsFile: boolean;
   /** Bytes from the base to the end of the device; null for regular files. */
   readonly capacity: number | null;
+  /** Bytes of disk that the file has behind the base already, so that writing there takes no room. */
+  readonly heldBytes: number;
   /** Bytes of disk that an earlier image takes beside the new one; 0 when writing in place. */
   readonly earlierBytes: number;
   /** Gives the earlier image up for good, so that its disk space is free. Nothing to do when writing in place. */

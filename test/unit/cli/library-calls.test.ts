@@ -30,7 +30,7 @@ beforeEach(() => {
 afterEach(() => {
   vi.restoreAllMocks();
   // A command line is the only one in its process, and so leaves its handlers in place.
-  for (const name of ["SIGTERM", "SIGINT", "SIGHUP"]) process.removeAllListeners(name);
+  for (const name of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"]) process.removeAllListeners(name);
   for (const listener of process.listeners("uncaughtException")) {
     if (!ownListeners.includes(listener)) process.off("uncaughtException", listener);
   }
