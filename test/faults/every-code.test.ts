@@ -181,6 +181,7 @@ async function restored(
 
 const RAM_BYTES = 16 * 2 ** 20;
 const VM: VmRecord = {
+  uuid: exampleMetadata().vmUuid,
   accelerator: null,
   commandLine: null,
   cpuModel: null,

@@ -92,6 +92,7 @@ const base64 = fc.uint8Array().map((bytes) => Buffer.from(bytes).toString("base6
 const text = fc.string({ unit: "binary" });
 
 const vmRecord = fc.record<VmRecord>({
+  uuid: fc.option(fc.uuid()),
   accelerator: fc.option(text),
   commandLine: fc.option(fc.array(text)),
   cpuModel: fc.option(text),

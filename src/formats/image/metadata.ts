@@ -46,6 +46,7 @@ const readMetadata = record<ImageMetadata>({
   }),
   vm: optional(
     record<VmRecord>({
+      uuid: nullable(uuid),
       accelerator: nullable(text),
       commandLine: nullable(list(text)),
       cpuModel: nullable(text),

@@ -123,6 +123,8 @@ export interface DeviceRecord {
 
 /** The VM as QMP described it: what the destination is compared with, and what the streams do not say. */
 export interface VmRecord {
+  /** null: QEMU was started without -uuid. */
+  readonly uuid: string | null;
   /** "kvm" or "tcg"; null where it could not be asked. */
   readonly accelerator: string | null;
   /** QEMU's arguments, the program first; null where its process could not be looked at. */

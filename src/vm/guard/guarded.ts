@@ -21,6 +21,8 @@ export interface Guarded {
   readonly directory: string;
   /** To be called when the image is safe: from then on a killed save is carried on instead of undone. */
   published(): void;
+  /** The VM could not be put right from here: the guardian is to try, and the journal stays for `recover`. */
+  leaveToGuardian(): void;
 }
 
 /**
@@ -49,15 +51,23 @@ export async function guarded<T>(
   const path = journalPath(target);
   writeJournal(path, journal);
   let guardian: Guardian | null = null;
+  let settled = true;
   try {
     guardian = await Guardian.start(["recover", path]);
     return await work({
       directory,
       published: () => writeJournal(path, { ...journal, phase: "published" }),
+      leaveToGuardian: () => {
+        settled = false;
+      },
     });
   } finally {
     rmSync(directory, { recursive: true, force: true });
-    removeJournal(path);
-    await guardian?.dismiss();
+    if (settled) {
+      removeJournal(path);
+      await guardian?.dismiss();
+    } else {
+      guardian?.release();
+    }
   }
 }

@@ -36,6 +36,13 @@ export class Guardian {
     throw new MultifdError("INTERNAL", text, { program: PROGRAM });
   }
 
+  /** It is to do its duty now; it goes on by itself. */
+  release(): void {
+    this.#child.stdin?.destroy();
+    this.#child.stdout?.destroy();
+    this.#child.unref();
+  }
+
   /** There is nothing left to guard. Fine to call twice. */
   async dismiss(): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;

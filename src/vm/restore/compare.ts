@@ -8,8 +8,8 @@ import type { Survey } from "../survey.ts";
 export interface Comparison {
   /** How messages name the destination. */
   readonly place: string;
-  /** The UUID that the destination is to have; that of the image unless it is a clone. */
-  readonly uuid: string | null;
+  /** The UUID that the destination is to have: that of the image unless it is a clone. null: none; undefined: unknown. */
+  readonly uuid: string | null | undefined;
   readonly force: boolean;
 }
 
@@ -29,7 +29,7 @@ export async function compareVm(
   const blocks = await ramBlocks(monitor);
   const differences = [
     difference("machine type", image.destination?.machine ?? null, survey.machine, "-machine"),
-    difference("UUID", uuid ?? "none", survey.uuid ?? "none", "-uuid"),
+    uuid === undefined ? null : difference("UUID", uuid ?? "none", survey.uuid ?? "none", "-uuid"),
     difference("accelerator", vm?.accelerator ?? null, survey.accelerator, "-accel"),
     difference("CPU model", vm?.cpuModel ?? null, survey.cpuModel, "-cpu"),
     difference("number of CPUs", vm?.cpus ?? null, survey.cpus, "-smp"),

@@ -121,8 +121,7 @@ class VmRestore {
     const { clearRam = false, force = false, uuid } = this.#options;
     const survey = await surveyVm(this.#monitor);
     refuseUnlessWaiting(survey.status, survey.migration, this.#place);
-    const wanted = uuid ?? this.#image.metadata?.vmUuid ?? null;
-    const comparison = { place: this.#place, uuid: wanted === null ? null : namedUuid(wanted), force };
+    const comparison = { place: this.#place, uuid: uuid ?? savedUuid(this.#image), force };
     await compareVm(this.#image, survey, this.#monitor, comparison, this.#log);
     await this.#checkDisks(force);
     if (this.#needs.zeroedRam && !(force && !clearRam)) await checkRamFiles(this.#monitor, clearRam);
@@ -199,4 +198,10 @@ function refuseUnlessWaiting(status: string, migration: string, place: string): 
     status,
     migration,
   });
+}
+
+/** undefined: nothing in the image tells; null: the VM had none. */
+function savedUuid({ metadata }: ImageReport): string | null | undefined {
+  if (metadata?.vm) return metadata.vm.uuid;
+  return metadata?.vmUuid == null ? undefined : namedUuid(metadata.vmUuid);
 }

@@ -9,9 +9,9 @@ export function recordOf(
   { ranOn }: Pick<SavePlan, "ranOn">,
   disks: readonly DiskRecord[],
 ): SavedVm {
-  const { qemuVersion, accelerator, commandLine, cpuModel, cpus, ramBytes, devices, running } = survey;
+  const { qemuVersion, uuid, accelerator, commandLine, cpuModel, cpus, ramBytes, devices, running } = survey;
   return {
     qemuVersion,
-    record: { accelerator, commandLine, cpuModel, cpus, ramBytes, running, ranOn, disks, devices },
+    record: { uuid, accelerator, commandLine, cpuModel, cpus, ramBytes, running, ranOn, disks, devices },
   };
 }

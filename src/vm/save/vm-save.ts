@@ -2,12 +2,14 @@ import { throwIfAborted, whenAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent, QemuFigures, RunEvent, VmEvent } from "../../control/events.ts";
 import type { SavedVm } from "../../control/options.ts";
 import { teller } from "../../control/telling.ts";
-import { MultifdError } from "../../errors.ts";
+import { MultifdError, toFailure } from "../../errors.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
 import { cancelMigration } from "../cancel.ts";
-import { guarded } from "../guard/guarded.ts";
+import { type Guarded, guarded } from "../guard/guarded.ts";
 import { finish, goOn, putBack } from "../guard/rescue.ts";
 import type { VmSession } from "../session.ts";
 import { applySettings, type Settings, settingsToPutBack } from "../settings.ts";
+import { openMonitor, type VmTarget } from "../target.ts";
 import type { Engine } from "./engine.ts";
 import type { SaveVmOptions } from "./options.ts";
 import { type Outcome, watchOutgoing } from "./outgoing.ts";
@@ -51,7 +53,7 @@ export class VmSave {
     const { then } = this.#plan;
     throwIfAborted(signal);
     const completed = await guarded(this.#session, { image, then, settings: this.#before }, async (guard) => {
-      const done = await this.#transfer(guard.directory);
+      const done = await this.#transfer(guard);
       guard.published();
       await this.#finish();
       return done;
@@ -60,11 +62,11 @@ export class VmSave {
     return completed;
   }
 
-  async #transfer(directory: string): Promise<CompletedEvent> {
+  async #transfer(guard: Guarded): Promise<CompletedEvent> {
     const unwatch = whenAborted(this.#options.signal, (error) => void this.#cancel(error));
     try {
       return await this.#engine.run({
-        directory,
+        directory: guard.directory,
         signal: this.#stop.signal,
         begin: (uri) => this.#begin(uri),
         outcome: () => this.#outcome as Promise<Outcome>,
@@ -74,7 +76,7 @@ export class VmSave {
     } catch (error) {
       const reason = await this.#reasonFor(error);
       this.#stop.abort(reason);
-      throw await this.#rescued(reason);
+      throw await this.#rescued(reason, guard);
     } finally {
       unwatch();
     }
@@ -151,18 +153,35 @@ export class VmSave {
   }
 
   /** @returns the reason, and what of the VM could not be put back */
-  async #rescued(reason: unknown): Promise<unknown> {
-    const { monitor, qemu, survey } = this.#session;
+  async #rescued(reason: unknown, guard: Guarded): Promise<unknown> {
+    const { monitor, qemu, target } = this.#session;
     if (qemu.ended) return reason;
     try {
-      await putBack(monitor, this.#before);
-      await this.#plan.undo?.();
-      this.#tellVm((await goOn(monitor, survey.running)) === "running" ? "running" : "paused");
+      const state = await this.#putRight(monitor).catch(() => this.#putRightAnew(target));
+      this.#tellVm(state === "running" ? "running" : "paused");
       return reason;
     } catch (error) {
-      if (!(reason instanceof MultifdError)) return reason;
-      const text = `${reason.message}; and the VM could not be put back as it was: ${said(error)}; try multifd-helper recover`;
-      return new MultifdError(reason.code, text, reason.details, reason);
+      if (await qemu.endsWithin(1000)) return reason;
+      guard.leaveToGuardian();
+      const { code, message, details } = toFailure(reason);
+      const text = `${message}; and the VM could not be put back as it was (${said(error)}): its guardian goes on trying for a minute, then multifd-helper recover is the way`;
+      return new MultifdError(code, text, details, reason);
+    }
+  }
+
+  async #putRight(monitor: Monitor): Promise<string> {
+    await putBack(monitor, this.#before);
+    await this.#plan.undo?.();
+    return await goOn(monitor, this.#session.survey.running);
+  }
+
+  /** A monitor that was lost while QEMU lives may take another connection. */
+  async #putRightAnew(target: VmTarget): Promise<string> {
+    const monitor = await openMonitor(target);
+    try {
+      return await this.#putRight(monitor);
+    } finally {
+      await monitor.close();
     }
   }
 

@@ -37,7 +37,7 @@ test("what QMP told of the VM may be absent, as in older images, and is damage w
   const { vm, ...older } = metadata;
   expect(decodeMetadata(json(older))).toEqual(metadata);
   expect(() => decodeMetadata(json({ ...metadata, vm: { running: 1 } }))).toThrow(
-    failing("IMAGE_DAMAGED", "field vm.accelerator: it is missing"),
+    failing("IMAGE_DAMAGED", "field vm.uuid: it is missing"),
   );
 });
 
