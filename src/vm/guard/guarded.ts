@@ -11,6 +11,7 @@ import { refuseStaleJournal } from "./stale-journal.ts";
 
 export interface GuardedSave {
   readonly image: string;
+  readonly offset: number;
   readonly then: Then;
   /** Settings as they are to be again. */
   readonly settings: Settings;
@@ -31,7 +32,7 @@ export interface Guarded {
  */
 export async function guarded<T>(
   { target, monitor, survey }: VmSession,
-  { image, then, settings }: GuardedSave,
+  { image, offset, then, settings }: GuardedSave,
   work: (guarded: Guarded) => Promise<T>,
 ): Promise<T> {
   refuseStaleJournal(target, monitor.pid);
@@ -46,6 +47,8 @@ export async function guarded<T>(
     phase: "saving",
     then,
     image: inheritedFd(image) === null ? resolve(image) : image,
+    offset,
+    startedMs: Date.now(),
     directory,
   };
   const path = journalPath(target);

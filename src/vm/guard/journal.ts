@@ -30,7 +30,12 @@ export interface Journal {
    */
   readonly phase: "saving" | "published";
   readonly then: Then;
+  /** Absolute path, or fd:N. */
   readonly image: string;
+  /** Where the image lies in its file. */
+  readonly offset: number;
+  /** When the save began, in milliseconds since 1970: an image that is newer is its image. */
+  readonly startedMs: number;
   /** Where the migration's socket is: to be removed. */
   readonly directory: string;
 }

@@ -1,4 +1,6 @@
 import { rmSync } from "node:fs";
+import { inspect } from "../../control/inspect.ts";
+import { flushDirectoryOf } from "../../io/image-target/durability.ts";
 import { inheritedFd } from "../../io/image-target/file-kind.ts";
 import { removePartial } from "../../io/image-target/replacement.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
@@ -40,10 +42,26 @@ export async function goOn(monitor: Monitor, running: boolean): Promise<string> 
 
 /** Does what a journal asks for when the process that wrote it is gone. */
 export async function carryOut(monitor: Monitor, journal: Journal): Promise<string> {
-  if (journal.phase === "published") return await finish(monitor, journal);
+  if (journal.phase === "published" || (await isPublished(journal))) return await finish(monitor, journal);
   const state = await rescue(monitor, journal);
   removeLeftovers(journal);
   return state;
+}
+
+/**
+ * Whether the image got its name before the process was killed that would have said so. Its entry is flushed: the VM
+ * may end because of it.
+ */
+async function isPublished({ image, offset, startedMs }: Journal): Promise<boolean> {
+  if (inheritedFd(image) !== null) return false;
+  try {
+    const { sealed, created } = await inspect({ image, offset });
+    if (!sealed || Date.parse(created) < startedMs) return false;
+    flushDirectoryOf(image);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Files of the killed process. */

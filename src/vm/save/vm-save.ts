@@ -49,15 +49,19 @@ export class VmSave {
   }
 
   async execute(): Promise<CompletedEvent> {
-    const { image, signal } = this.#options;
+    const { image, offset = 0, signal } = this.#options;
     const { then } = this.#plan;
     throwIfAborted(signal);
-    const completed = await guarded(this.#session, { image, then, settings: this.#before }, async (guard) => {
-      const done = await this.#transfer(guard);
-      guard.published();
-      await this.#finish();
-      return done;
-    });
+    const completed = await guarded(
+      this.#session,
+      { image, offset, then, settings: this.#before },
+      async (guard) => {
+        const done = await this.#transfer(guard);
+        guard.published();
+        await this.#finish();
+        return done;
+      },
+    );
     this.#tell(completed);
     return completed;
   }

@@ -1,0 +1,189 @@
+import { existsSync } from "node:fs";
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { beforeEach, expect, test } from "vitest";
+import { pickAccelerator } from "../../src/demo/accelerator.ts";
+import { createRamFile } from "../../src/demo/ram-file.ts";
+import { fillRam } from "../../src/demo/ram-pattern.ts";
+import { inspect, verify } from "../../src/index.ts";
+import { type FaultSpec, withFault } from "../support/fault-spec.ts";
+import { type HelperProcess, useHelpers } from "../support/helper-process.ts";
+import { describeWithMounts, useMounts } from "../support/mounts.ts";
+import { type OperatorVm, useOperatorVms } from "../support/operator-vm.ts";
+import { describeEachQemu } from "../support/qemus.ts";
+import { goodImage } from "../support/save-under-test.ts";
+import { SeverableMonitor } from "../support/severable-monitor.ts";
+import { settingsOf, temporaries, untilStatus } from "../support/vm-flows.ts";
+
+const RAM = 128 * 2 ** 20;
+/** Slow enough for every fault to strike in the middle. */
+const SLOWLY = ["--rate", "20M"];
+
+describeEachQemu("a save of a running VM that fails", (binary) => {
+  const vms = useOperatorVms();
+  const mounts = useMounts();
+  const start = useHelpers();
+  let vm: OperatorVm;
+  let ram: Awaited<ReturnType<typeof createRamFile>>;
+  let before: unknown;
+  let leftovers: readonly string[];
+  const image = (): string => vms.file("vm.mfd");
+
+  beforeEach(async () => {
+    ram = await createRamFile(RAM);
+    await fillRam(ram.path, RAM, 3);
+    const accelerator = await pickAccelerator(binary);
+    vm = await vms.start({ binary, ramBytes: RAM, ramPath: ram.path, accelerator });
+    await writeFile(image(), await goodImage());
+    before = await settingsOf(vm.qmp);
+    leftovers = temporaries();
+    return () => ram.close();
+  });
+
+  function save(args: readonly string[] = [], fault?: FaultSpec): HelperProcess {
+    const all = ["save", image(), "--json", "--qmp", vm.monitorPath, ...args];
+    return start(all, fault === undefined ? {} : withFault(fault));
+  }
+
+  async function untilMoving(helper: HelperProcess): Promise<void> {
+    await helper.waitEvent("progress", ({ bytes }) => Number(bytes) > 2 ** 20);
+  }
+
+  /** The promise: the VM runs, its settings are as before, the earlier image is untouched, nothing lies about. */
+  async function expectAsBefore(): Promise<void> {
+    await untilStatus(vm.qmp, "running");
+    expect(await settingsOf(vm.qmp)).toEqual(before);
+    expect((await readFile(image())).equals(await goodImage())).toBe(true);
+    await expect
+      .poll(() => readdir(path.dirname(image())))
+      .not.toContainEqual(expect.stringMatching(/partial/));
+    await expect.poll(temporaries).toEqual(leftovers);
+  }
+
+  /** And it is not worse for it. */
+  async function expectRetryWorks(): Promise<void> {
+    await save(["--then", "resume"]).success();
+    await verify({ image: image() });
+  }
+
+  test.each([
+    ["stopped", []],
+    ["live", ["--live"]],
+  ])("SIGTERM in the middle, %s: cancelled, and the VM runs on", async (_how, args) => {
+    const helper = save([...SLOWLY, ...args]);
+    await untilMoving(helper);
+    helper.signal("SIGTERM");
+    expect(await helper.failure()).toMatchObject({ code: "CANCELLED", status: 143 });
+    await expectAsBefore();
+    await expectRetryWorks();
+  });
+
+  test.each([
+    ["stopped", []],
+    ["live", ["--live"]],
+  ])("SIGKILL in the middle, %s: the guardian puts the VM right", async (_how, args) => {
+    const helper = save([...SLOWLY, ...args]);
+    await untilMoving(helper);
+    await helper.kill();
+    await expectAsBefore();
+    await expectRetryWorks();
+  });
+
+  // renameSync 1 is the journal's, 2 the image's.
+  test.each<[string, FaultSpec]>([
+    ["before the first byte", { thread: "main", call: "write", nth: 1, when: "before", act: "kill" }],
+    [
+      "before the image gets its name",
+      { thread: "main", call: "renameSync", nth: 2, when: "before", act: "kill" },
+    ],
+  ])("SIGKILL %s: the guardian puts the VM right", async (_when, fault) => {
+    expect(await save([], fault).exit()).toBe("SIGKILL");
+    await expectAsBefore();
+  });
+
+  test("SIGKILL after the image got its name: the guardian does what was to follow", async () => {
+    const fault: FaultSpec = { thread: "main", call: "renameSync", nth: 2, when: "after", act: "kill" };
+    expect(await save([], fault).exit()).toBe("SIGKILL");
+    expect(await vm.exited).toMatchObject({ code: 0 });
+    expect((await inspect({ image: image() })).metadata?.vm).toMatchObject({ running: true });
+    await verify({ image: image() });
+  });
+
+  test("a VM that was paused stays paused", async () => {
+    await vm.qmp.execute("stop");
+    const helper = save(SLOWLY);
+    await untilMoving(helper);
+    await helper.kill();
+    await expect.poll(() => settingsOf(vm.qmp), { timeout: 20_000 }).toEqual(before);
+    expect(await vm.status()).toBe("paused");
+  });
+
+  test("somebody else cancels the migration: QEMU's word is the reason", async () => {
+    const helper = save(SLOWLY);
+    await untilMoving(helper);
+    await vm.qmp.execute("migrate_cancel");
+    expect(await helper.failure()).toMatchObject({
+      code: "QEMU_FAILED",
+      status: 7,
+      message: expect.stringContaining("cancelled by somebody else"),
+    });
+    await expectAsBefore();
+    await expectRetryWorks();
+  });
+
+  test("QEMU is killed: told, and the earlier image stays", async () => {
+    const helper = save(SLOWLY);
+    await untilMoving(helper);
+    process.kill(vm.pid, "SIGKILL");
+    expect(await helper.failure()).toMatchObject({ code: "QEMU_FAILED", status: 7 });
+    expect((await readFile(image())).equals(await goodImage())).toBe(true);
+    expect(temporaries()).toEqual(leftovers);
+  });
+
+  test("the monitor's connection is cut while QEMU lives: another one puts the VM right", async () => {
+    const monitor = await SeverableMonitor.before(vm.monitorPath, vms.file("cut.qmp"));
+    const helper = start(["save", image(), "--json", "--qmp", monitor.path, ...SLOWLY]);
+    await untilMoving(helper);
+    monitor.cut();
+    expect(await helper.failure()).toMatchObject({ code: "QEMU_FAILED", status: 7 });
+    await expectAsBefore();
+    await monitor.close();
+  });
+
+  test("helper and guardian are killed together: recover does it", async () => {
+    const helper = save(SLOWLY);
+    await untilMoving(helper);
+    const guardian = await childOf(helper.pid);
+    process.kill(guardian, "SIGKILL");
+    await helper.kill();
+    await untilStatus(vm.qmp, "paused");
+    expect(await save().failure()).toMatchObject({
+      code: "VM_STATE",
+      message: expect.stringContaining("recover"),
+    });
+    const recovery = start(["recover", "--json", "--qmp", vm.monitorPath], { answers: true });
+    expect(await recovery.exit()).toBe(0);
+    await expectAsBefore();
+    await expectRetryWorks();
+  });
+
+  describeWithMounts("on a disk that gets full", () => {
+    test("NO_SPACE, and the VM runs on", async () => {
+      const disk = vms.file("disk");
+      mounts.mount("tmpfs", disk, "size=24m");
+      const target = path.join(disk, "vm.mfd");
+      const helper = start(["save", target, "--json", "--qmp", vm.monitorPath]);
+      expect(await helper.failure()).toMatchObject({ code: "NO_SPACE", status: 5 });
+      expect(existsSync(target)).toBe(false);
+      expect(await readdir(disk)).toEqual([]);
+      await expectAsBefore();
+      await expectRetryWorks();
+    });
+  });
+});
+
+/** The one process that this one started and that still runs: the guardian. */
+async function childOf(pid: number): Promise<number> {
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
+  return Number(children.trim().split(" ")[0]);
+}
