@@ -49,6 +49,10 @@ export const ERROR_CODES = {
   STALLED: { exitStatus: 6, meaning: "no byte moved for as long as --stall-timeout allows" },
 
   QEMU_MISSING: { exitStatus: 7, meaning: "no usable QEMU was found" },
+  MONITOR_UNREACHABLE: {
+    exitStatus: 7,
+    meaning: "nobody answers as QEMU's monitor there, or another client holds it",
+  },
   QEMU_FAILED: { exitStatus: 7, meaning: "QEMU or QMP refused or failed" },
 
   CANCELLED: {

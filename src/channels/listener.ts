@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
 import { closeOnExec, duplicate, hasPendingConnection } from "../io/libc.ts";
+import { socketDescriptor } from "../io/socket-descriptor.ts";
 import { type Address, formatAddress, isLoopback } from "./address.ts";
 import { Doorkeeper, type Warnings } from "./doorkeeper.ts";
 import { Connection } from "./handover.ts";
@@ -140,9 +141,9 @@ async function prepareInherited(address: InheritedSocket, options: ListenOptions
 }
 
 async function drainBacklog(server: net.Server): Promise<void> {
-  const fd = (server as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  const fd = socketDescriptor(server);
   // Each turn of the event loop accepts what is there.
-  while (fd !== undefined && fd >= 0 && server.listening && hasPendingConnection(fd)) {
+  while (fd !== null && server.listening && hasPendingConnection(fd)) {
     await new Promise((resolve) => setImmediate(resolve));
   }
 }

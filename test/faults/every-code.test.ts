@@ -76,6 +76,10 @@ const WAYS: { readonly [Code in ErrorCode]: () => Promise<HelperProcess> } = {
   },
 
   QEMU_MISSING: async () => start(["demo", "--json", "--qemu", scratch.file("no-qemu")]),
+  MONITOR_UNREACHABLE: async () => {
+    await writeFile(scratch.file("qemu"), HUMAN_MONITOR, { mode: 0o755 });
+    return start(["demo", "--json", "--ram", "16M", "--qemu", scratch.file("qemu")]);
+  },
   QEMU_FAILED: async () => {
     const broken = '#!/bin/sh\n[ "$1" = --version ] && echo "QEMU emulator version 10.0.0" && exit\nexit 1\n';
     await writeFile(scratch.file("qemu"), broken, { mode: 0o755 });
@@ -117,6 +121,17 @@ const BROKEN_RELEASE = `
 const MORTAL_WORKERS = `
   import { isMainThread, parentPort } from "node:worker_threads";
   if (!isMainThread) parentPort.on("message", () => process.exit(9));
+`;
+
+/** A QEMU whose -qmp socket greets as the monitor for people does. */
+const HUMAN_MONITOR = `#!${process.execPath}
+  const { argv } = process;
+  if (argv[2] === "--version") console.log("QEMU emulator version 10.0.0");
+  else {
+    const path = /unix:(.*),server/.exec(argv[argv.indexOf("-qmp") + 1])[1];
+    const hello = "QEMU 10.0.0 monitor - type 'help' for more information\\r\\n(qemu) ";
+    require("node:net").createServer((client) => client.write(hello)).listen(path);
+  }
 `;
 
 async function preloaded(name: string, module: string, args: readonly string[]): Promise<HelperProcess> {
