@@ -12,8 +12,12 @@ const QEMU_NAME = /^\.?(qemu-(system|kvm)|kvm$)/;
  */
 export function listeningQemu(socketFd: number): number | null {
   const pid = peerCredentials(socketFd)?.pid ?? 0; // 0 too: a process of another pid namespace
-  const name = pid > 0 ? nameOf(pid) : undefined;
-  return name !== undefined && QEMU_NAME.test(name) ? pid : null;
+  return pid > 0 && isQemu(pid) ? pid : null;
+}
+
+/** Whether a process is a QEMU, by its program's name. false as well where there is no such process. */
+export function isQemu(pid: number): boolean {
+  return QEMU_NAME.test(nameOf(pid) ?? "");
 }
 
 /** The name of its program; of another user's process it is the one that the process gave itself. */

@@ -30,7 +30,10 @@ export interface Monitor {
   readonly pid: number | null;
   /** Whether execute() can send a descriptor. */
   readonly passesFds: boolean;
-  /** Runs a command and answers what QEMU returns ({} for most). Commands run one after the other, in the order of the calls. */
+  /**
+   * Runs a command and answers what QEMU returns ({} for most). Commands run one after the other, in the order of the
+   * calls. `quit` may reject although QEMU obeys: through libvirt its answer is lost now and then.
+   */
   execute(command: string, args?: object, options?: ExecuteOptions): Promise<unknown>;
   /** Calls `listener` for every event from now on; returns how to stop that. Events may be lost: poll for what matters. */
   onEvent(listener: (event: QmpEvent) => void): () => void;
