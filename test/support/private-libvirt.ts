@@ -15,7 +15,7 @@ const DRIVER = fileURLToPath(new URL("./virsh-driver.js", import.meta.url));
 /**
  * libvirt's daemon for one run of the driver, in a mount namespace of its own: what it writes to /etc, /run and /var goes to
  * a tmpfs and is gone with it. The machine's own libvirt, if any, is neither seen nor touched. /dev/kvm is made accessible to
- * QEMU's user, or libvirt examines QEMU anew for a minute at each start.
+ * QEMU's user, or libvirt examines QEMU anew for a minute at each start. Without control groups it makes none.
  */
 const SCRIPT = `
 set -e
@@ -35,6 +35,7 @@ printf '%s\\n' 'unix_sock_group = "root"' 'auth_unix_rw = "none"' >/etc/libvirt/
 if [ -e /dev/kvm ]; then
   cp -a /dev/kvm /run/multifd-kvm; chmod 666 /run/multifd-kvm; mount --bind /run/multifd-kvm /dev/kvm
 fi
+umount --recursive --lazy /sys/fs/cgroup || true
 libvirtd >/run/libvirtd.log 2>&1 &
 daemon=$!
 stop() { kill $daemon; wait $daemon || true; }
