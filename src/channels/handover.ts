@@ -2,6 +2,7 @@ import fs from "node:fs";
 import type net from "node:net";
 import { MultifdError } from "../errors.ts";
 import { duplicate, shutdownConnection, unsentBytes } from "../io/libc.ts";
+import { socketDescriptor } from "../io/socket-descriptor.ts";
 
 /** What to do about EMFILE. */
 export const RAISE_LIMIT = "every channel takes two descriptors: raise the limit of open files (ulimit -n)";
@@ -69,9 +70,8 @@ function duplicateOrClose(fd: number, first: number): number {
 
 /** The number of a socket that the event loop owns. Throws INTERNAL, and ends the socket, where there is none. */
 export function descriptorOf(socket: net.Socket): number {
-  // Node documents no other way to the number; `_handle.fd` has been stable since Node 0.x.
-  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd;
-  if (fd !== undefined && fd >= 0) return fd;
+  const fd = socketDescriptor(socket);
+  if (fd !== null) return fd;
   socket.destroy();
   throw new MultifdError(
     "INTERNAL",

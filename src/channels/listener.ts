@@ -4,6 +4,7 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../errors.ts";
 import { closeOnExec, duplicate, hasPendingConnection } from "../io/libc.ts";
+import { socketDescriptor } from "../io/socket-descriptor.ts";
 import { type Address, formatAddress, isLoopback } from "./address.ts";
 import { Doorkeeper, type Warnings } from "./doorkeeper.ts";
 import { Connection, RAISE_LIMIT } from "./handover.ts";
@@ -142,9 +143,9 @@ async function prepareInherited(address: InheritedSocket, options: ListenOptions
 }
 
 async function drainBacklog(server: net.Server): Promise<void> {
-  const fd = (server as unknown as { _handle?: { fd?: number } })._handle?.fd;
+  const fd = socketDescriptor(server);
   // Each turn of the event loop accepts what is there.
-  while (fd !== undefined && fd >= 0 && server.listening && hasPendingConnection(fd)) {
+  while (fd !== null && server.listening && hasPendingConnection(fd)) {
     await new Promise((resolve) => setImmediate(resolve));
   }
 }

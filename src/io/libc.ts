@@ -17,6 +17,7 @@ const flockCall = libc.func("int flock(int fd, int operation)");
 const socketOption = libc.func(
   "int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)",
 );
+const sendMessage = libc.func("long sendmsg(int fd, void *message, int flags)");
 /** pidfd_open has no wrapper in glibc before 2.36. */
 const pidSyscall = libc.func("long syscall(long number, int pid, unsigned int flags)");
 
@@ -37,6 +38,9 @@ const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_DOMAIN = 39;
 const AF_UNIX = 1;
+const SCM_RIGHTS = 1;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
 const SYS_PIDFD_OPEN = 434;
 
 /** An errno as an error of the shape that Node's own fs errors have. */
@@ -112,6 +116,30 @@ function readSocketOption(fd: number, name: number, bytes: number): Buffer {
   const value = Buffer.alloc(bytes);
   check(socketOption(fd, SOL_SOCKET, name, value, [bytes]), "getsockopt");
   return value;
+}
+
+/**
+ * Sends bytes over a unix socket, and with the first of them a descriptor, of which the receiver gets a duplicate. Answers
+ * how many bytes went: at least one, and the descriptor is on its way then. Throws EAGAIN when there is no room now.
+ */
+export function sendWithDescriptor(socketFd: number, bytes: Uint8Array, fd: number): number {
+  // struct msghdr, struct iovec, struct cmsghdr with one int and its padding, as every 64-bit Linux has them. All of it
+  // is one buffer, so that what the pointers point to lives as long as the call.
+  const message = Buffer.alloc(56 + 16 + 24 + bytes.byteLength);
+  const base = addressOf(message);
+  const [vector, control, payload] = [56, 72, 96];
+  message.set(bytes, payload);
+  message.writeBigUInt64LE(base + BigInt(vector), 16);
+  message.writeBigUInt64LE(1n, 24);
+  message.writeBigUInt64LE(base + BigInt(control), 32);
+  message.writeBigUInt64LE(24n, 40);
+  message.writeBigUInt64LE(base + BigInt(payload), vector);
+  message.writeBigUInt64LE(BigInt(bytes.byteLength), vector + 8);
+  message.writeBigUInt64LE(20n, control);
+  message.writeInt32LE(SOL_SOCKET, control + 8);
+  message.writeInt32LE(SCM_RIGHTS, control + 12);
+  message.writeInt32LE(fd, control + 16);
+  return check(Number(sendMessage(socketFd, message, MSG_DONTWAIT | MSG_NOSIGNAL)), "sendmsg");
 }
 
 /**

@@ -45,7 +45,8 @@ export async function listenForMigration(qmp: QmpClient, uri: string): Promise<v
 export async function waitMigration(qmp: QmpClient, timeoutMs: number): Promise<MigrationInfo> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
-    const left = Math.max(1, deadline - Date.now());
+    // The last question is asked when the time is nearly over, and deserves an answer too.
+    const left = Math.max(1000, deadline - Date.now());
     const info = (await qmp.execute("query-migrate", undefined, {
       timeoutMs: left,
     })) as Partial<MigrationInfo>;

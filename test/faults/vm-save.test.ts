@@ -89,12 +89,12 @@ describeEachQemu("a save of a running VM that fails", (binary) => {
     await expectRetryWorks();
   });
 
-  // renameSync 1 is the journal's, 2 the image's.
+  // The first renameSync that the hook sees is the image's.
   test.each<[string, FaultSpec]>([
     ["before the first byte", { thread: "main", call: "write", nth: 1, when: "before", act: "kill" }],
     [
       "before the image gets its name",
-      { thread: "main", call: "renameSync", nth: 2, when: "before", act: "kill" },
+      { thread: "main", call: "renameSync", nth: 1, when: "before", act: "kill" },
     ],
   ])("SIGKILL %s: the guardian puts the VM right", async (_when, fault) => {
     expect(await save([], fault).exit()).toBe("SIGKILL");
@@ -102,7 +102,7 @@ describeEachQemu("a save of a running VM that fails", (binary) => {
   });
 
   test("SIGKILL after the image got its name: the guardian does what was to follow", async () => {
-    const fault: FaultSpec = { thread: "main", call: "renameSync", nth: 2, when: "after", act: "kill" };
+    const fault: FaultSpec = { thread: "main", call: "renameSync", nth: 1, when: "after", act: "kill" };
     expect(await save([], fault).exit()).toBe("SIGKILL");
     expect(await vm.exited).toMatchObject({ code: 0 });
     expect((await inspect({ image: image() })).metadata?.vm).toMatchObject({ running: true });
