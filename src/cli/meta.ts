@@ -1,4 +1,5 @@
 import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
 import { buffer } from "node:stream/consumers";
 import { MultifdError } from "../errors.ts";
 import { errnoOf, usage } from "./values.ts";
@@ -32,8 +33,13 @@ export async function collectMeta(
 /** At most one byte more than `limit`: enough to see that there is too much, also of a file without a length. */
 async function readBounded(path: string, limit: number): Promise<Uint8Array> {
   try {
+    // Opening one that has a name waits for its writer, and no signal ends that; a shell's <(…) has none and is open.
+    if ((await stat(path)).isFIFO() && !/^\/(dev\/fd|proc)\//.test(path)) {
+      throw usage(`--meta-file cannot read ${path}: it is a FIFO; give a file, or the shell's <(…)`);
+    }
     return await buffer(createReadStream(path, { end: limit }));
   } catch (error) {
+    if (error instanceof MultifdError) throw error;
     const errno = errnoOf(error);
     throw new MultifdError("IO", `--meta-file cannot read ${path}: ${errno}`, { path, errno });
   }

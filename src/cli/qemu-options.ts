@@ -8,6 +8,8 @@ import { parseChoice, parseInteger, parsePositiveSeconds, usage } from "./values
 /** Which VM is meant. */
 export interface VmFlags {
   readonly qmp?: string;
+  readonly virsh?: string;
+  readonly connectUri?: string;
 }
 
 /** How QEMU is driven by save. */
@@ -42,8 +44,15 @@ export function addVmOptions(command: Command): Command {
     .option("--qmp <path>", "the VM's QMP monitor, a unix socket (-qmp unix:PATH,server=on,wait=off)");
 }
 
-export function addQemuSaveOptions(command: Command): Command {
+/** For commands that do not start a QEMU that libvirt would have to know. */
+export function addDomainOptions(command: Command): Command {
   return addVmOptions(command)
+    .option("--virsh <domain>", "a domain that libvirt runs, instead of --qmp: its monitor, through virsh")
+    .option("--connect-uri <uri>", "with --virsh: libvirt's connection URI (default: virsh's own)");
+}
+
+export function addQemuSaveOptions(command: Command): Command {
+  return addDomainOptions(command)
     .addOption(
       valued(
         "--then <what>",
@@ -94,7 +103,10 @@ export function qemuRestoreFlags(flags: QemuRestoreFlags): object {
 }
 
 /** null: no VM was named. */
-export function vmTarget({ qmp }: VmFlags): VmTarget | null {
+export function vmTarget({ qmp, virsh, connectUri }: VmFlags): VmTarget | null {
+  if (virsh === undefined) refuseWithout("--virsh", { connectUri });
+  else if (qmp !== undefined) throw usage("--qmp and --virsh name two VMs: say one");
+  else return { virsh, uri: connectUri };
   return qmp === undefined ? null : { qmp };
 }
 
@@ -111,11 +123,11 @@ export function qemuFlags({
 
 export function qemuSaveOptions(
   flags: QemuSaveFlags,
-): Pick<SaveVmOptions, "then" | "compression" | "compressionLevel" | "live"> {
+): Pick<SaveVmOptions, "afterwards" | "compression" | "compressionLevel" | "live"> {
   const { compression, live, maxDowntime, maxPasses, maxSeconds, then } = flags;
   if (!live) refuseWithout("--live", { maxDowntime, maxPasses, maxSeconds });
   return {
-    then,
+    afterwards: then,
     compression: compression?.method,
     compressionLevel: compression?.level,
     live: live ? { maxDowntimeMs: maxDowntime, maxPasses, maxMs: maxSeconds } : undefined,

@@ -95,6 +95,12 @@ describe("--meta", () => {
     expect(await scratch.names()).toEqual([]);
   });
 
+  test("a FIFO as --meta-file is refused: waiting for its writer could not be cancelled", async () => {
+    execFileSync("mkfifo", [scratch.file("fifo")]);
+    const helper = start(argsOf(image(), ["--meta-file", `key=${scratch.file("fifo")}`]));
+    expect(await helper.failure()).toMatchObject({ status: 2, code: "USAGE" });
+  });
+
   async function pageOfInspect(): Promise<string> {
     const { stdout } = await runCommand("inspect", image());
     return stdout;

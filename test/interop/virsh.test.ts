@@ -45,6 +45,8 @@ describeWithLibvirt("a domain of a real libvirt", () => {
 
     expect(found.saved).toMatchObject({ channels: 5, vmUuid: found.uuid });
     expect(found.afterSave).toBe("paused (user)");
+    expect(found.driven).toMatchObject({ channels: 4, state: expect.stringMatching(/^running/) });
+    expect(found.driven.qemuVersion).toMatch(/^7\.2\./);
     expect(found.afterQuit).toBe("shut off (shutdown)");
     expect(found.gone).toMatchObject({
       code: "QEMU_FAILED",

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { closeSync, fstatSync, openSync, readlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { save, verify } from "../../src/index.ts";
+import { inspect, save, saveVm, verify } from "../../src/index.ts";
 import { libvirtHome } from "../../src/qmp/libvirt-home.ts";
 import type { Monitor } from "../../src/qmp/monitor.ts";
 import { connectVirsh } from "../../src/qmp/virsh.ts";
@@ -25,6 +25,8 @@ export interface VirshFindings {
   };
   readonly uuid: unknown;
   readonly afterSave: string;
+  /** Saved by the product, which drives QEMU through virsh: first with --then resume, then with quit. */
+  readonly driven: { readonly qemuVersion: string | null; readonly channels: number; readonly state: string };
   readonly afterQuit: string;
   readonly gone: Failure;
 }
@@ -134,6 +136,7 @@ try {
     uuid: virsh("domuuid", DOMAIN),
     saved: await saveThrough(monitor, home ?? { directory, uid: 0 }),
     afterSave: virsh("domstate", DOMAIN, "--reason"),
+    driven: await drive(monitor),
     ...(await end(monitor)),
   };
   console.log(JSON.stringify(findings));
@@ -141,9 +144,23 @@ try {
   if (virsh("domstate", DOMAIN) !== "shut off") virsh("destroy", DOMAIN);
 }
 
+async function drive(monitor: Monitor): Promise<VirshFindings["driven"]> {
+  await monitor.execute("cont");
+  const vm = { virsh: DOMAIN, uri: PATIENCE.uri };
+  const image = path.join(directory, "driven.mfd");
+  await saveVm({ vm, image, afterwards: "resume" });
+  await verify({ image });
+  const { metadata } = await inspect({ image });
+  return {
+    qemuVersion: metadata?.qemuVersion ?? null,
+    channels: metadata?.multifdChannels ?? 0,
+    state: virsh("domstate", DOMAIN, "--reason"),
+  };
+}
+
 async function end(monitor: Monitor): Promise<Pick<VirshFindings, "afterQuit" | "gone">> {
-  // QEMU may be gone before libvirt has read the answer.
-  await monitor.execute("quit").catch(() => undefined);
+  const vm = { virsh: DOMAIN, uri: PATIENCE.uri };
+  await saveVm({ vm, image: path.join(directory, "last.mfd"), afterwards: "quit", compression: "zstd" });
   const deadline = Date.now() + 10_000;
   while (!virsh("domstate", DOMAIN).startsWith("shut") && Date.now() < deadline);
   const afterQuit = virsh("domstate", DOMAIN, "--reason");

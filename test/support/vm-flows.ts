@@ -1,5 +1,3 @@
-import { readdirSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { expect } from "vitest";
 import type { Monitor } from "../../src/qmp/monitor.ts";
 
@@ -15,11 +13,4 @@ export async function settingsOf(qmp: Monitor): Promise<unknown> {
 export async function untilStatus(qmp: Monitor, status: string, timeoutMs = 20_000): Promise<void> {
   const now = async (): Promise<string> => ((await qmp.execute("query-status")) as { status: string }).status;
   await expect.poll(now, { timeout: timeoutMs, interval: 20 }).toBe(status);
-}
-
-const OURS = /^multifd-(save|restore|vm)-/;
-
-/** Temporary directories of the product; a test compares before and after. */
-export function temporaries(): string[] {
-  return readdirSync(tmpdir()).filter((name) => OURS.test(name) && !name.startsWith("multifd-vm-"));
 }

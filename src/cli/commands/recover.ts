@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { Recovery } from "../../index.ts";
 import type { Output } from "../output.ts";
-import { addVmOptions, type VmFlags, vmTarget } from "../qemu-options.ts";
+import { addDomainOptions, type VmFlags, vmTarget } from "../qemu-options.ts";
 import { usage } from "../values.ts";
 
 interface RecoverFlags extends VmFlags {
@@ -15,7 +15,7 @@ Example:
 A save that is killed leaves a guardian, which does this by itself within moments. It is for the day on which both were killed.`;
 
 export function addRecoverCommand(program: Command, output: Output): void {
-  addVmOptions(program.command("recover"))
+  addDomainOptions(program.command("recover"))
     .description(
       "Puts a VM right after a killed save: cancels its migration, restores its settings, lets it run on.",
     )
@@ -24,7 +24,7 @@ export function addRecoverCommand(program: Command, output: Output): void {
     .addHelpText("after", EXAMPLE)
     .action(async (flags: RecoverFlags) => {
       const vm = vmTarget(flags);
-      if (vm === null) throw usage("say which VM: --qmp PATH");
+      if (vm === null) throw usage("say which VM: --qmp PATH or --virsh DOMAIN");
       const { recover } = await import("../../index.ts");
       const recovery = await recover({ vm, run: flags.cont });
       await output.answer(recovery, describe(recovery));

@@ -102,7 +102,7 @@ function checkQemuFlags(flags: SaveFlags): void {
 
 function checkDataPlaneFlags(flags: SaveFlags): void {
   if (flags.listen === undefined)
-    throw usage("say which VM: --qmp PATH, or --listen ADDRESS to wait for one");
+    throw usage("say which VM: --qmp PATH or --virsh DOMAIN, or --listen ADDRESS to wait for one");
   refuseTogether("--listen", qemuFlags(flags));
 }
 

@@ -12,7 +12,7 @@ import { refuseStaleJournal } from "./stale-journal.ts";
 export interface GuardedSave {
   readonly image: string;
   readonly offset: number;
-  readonly then: Then;
+  readonly afterwards: Then;
   /** Settings as they are to be again. */
   readonly settings: Settings;
 }
@@ -32,7 +32,7 @@ export interface Guarded {
  */
 export async function guarded<T>(
   { target, monitor, survey }: VmSession,
-  { image, offset, then, settings }: GuardedSave,
+  { image, offset, afterwards, settings }: GuardedSave,
   work: (guarded: Guarded) => Promise<T>,
 ): Promise<T> {
   refuseStaleJournal(target, monitor.pid);
@@ -45,7 +45,7 @@ export async function guarded<T>(
     running: survey.running,
     settings,
     phase: "saving",
-    then,
+    afterwards,
     image: inheritedFd(image) === null ? resolve(image) : image,
     offset,
     startedMs: Date.now(),

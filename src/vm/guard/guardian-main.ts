@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { toFailure } from "../../errors.ts";
 import { QemuWatch } from "../qemu-watch.ts";
-import { openMonitor } from "../target.ts";
+import { openMonitor, targetName, targetOption } from "../target.ts";
 import { type Journal, readJournal, removeJournal } from "./journal.ts";
 import { carryOut } from "./rescue.ts";
 
@@ -36,13 +36,13 @@ async function recover(path: string): Promise<void> {
     try {
       const state = await putRight(journal);
       removeJournal(path);
-      tell(`the VM at ${journal.target.qmp} is ${state}`);
+      tell(`the VM at ${targetName(journal.target)} is ${state}`);
       return;
     } catch (error) {
       if (Date.now() > deadline) {
         const { message } = toFailure(error);
         tell(
-          `could not put the VM right: ${message}; try multifd-helper recover --qmp ${journal.target.qmp}`,
+          `could not put the VM right: ${message}; try multifd-helper recover ${targetOption(journal.target)}`,
         );
         process.exitCode = 1;
         return;

@@ -29,7 +29,7 @@ export interface Journal {
    * follow is to be done.
    */
   readonly phase: "saving" | "published";
-  readonly then: Then;
+  readonly afterwards: Then;
   /** Absolute path, or fd:N. */
   readonly image: string;
   /** Where the image lies in its file. */

@@ -73,13 +73,14 @@ function removeLeftovers({ image, directory }: Journal): void {
 /** What follows a published image: the VM ends, stays paused, or runs on; where it stays its settings are put back. */
 export async function finish(
   monitor: Monitor,
-  { then, settings }: Pick<Journal, "then" | "settings">,
+  { afterwards, settings }: Pick<Journal, "afterwards" | "settings">,
 ): Promise<string> {
-  if (then === "quit") {
-    await monitor.execute("quit");
+  if (afterwards === "quit") {
+    // Whether QEMU ends is seen at its process: through libvirt the answer to this gets lost more often than not.
+    await monitor.execute("quit").catch(() => undefined);
     return "ended";
   }
   await untilCleanedUp(monitor);
   await set(monitor, settings);
-  return await goOn(monitor, then === "resume");
+  return await goOn(monitor, afterwards === "resume");
 }

@@ -1,7 +1,7 @@
 import { closeSync } from "node:fs";
 import { MultifdError } from "../../errors.ts";
 import { hasEnded, openProcess } from "../../io/libc.ts";
-import { targetName, type VmTarget } from "../target.ts";
+import { targetName, targetOption, type VmTarget } from "../target.ts";
 import { journalPath, readJournal, removeJournal } from "./journal.ts";
 
 /**
@@ -20,7 +20,7 @@ export function refuseStaleJournal(target: VmTarget, qemuPid: number | null): vo
   const place = targetName(target);
   const text = isAlive(journal.pid)
     ? `process ${journal.pid} is working on the VM at ${place}: wait for its end`
-    : `an earlier save of the VM at ${place} ended without finishing: run multifd-helper recover --qmp ${place} first`;
+    : `an earlier save of the VM at ${place} ended without finishing: run multifd-helper recover ${targetOption(target)} first`;
   throw new MultifdError("VM_STATE", text, { pid: journal.pid });
 }
 

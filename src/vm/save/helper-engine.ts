@@ -5,6 +5,8 @@ import type { SavedVm } from "../../control/options.ts";
 import { save } from "../../control/save.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import { MultifdError } from "../../errors.ts";
+import { libvirtHome } from "../../qmp/libvirt-home.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
 import type { Engine, TransferControl } from "./engine.ts";
 import type { SaveVmOptions } from "./options.ts";
 
@@ -14,21 +16,22 @@ const PASSABLE = 0o711;
 export class HelperEngine implements Engine {
   readonly #options: SaveVmOptions;
   readonly #channels: number;
-  readonly #qemuPid: number | null;
+  readonly #monitor: Monitor;
 
-  constructor(options: SaveVmOptions, channels: number, qemuPid: number | null) {
+  constructor(options: SaveVmOptions, channels: number, monitor: Monitor) {
     this.#options = options;
     this.#channels = channels;
-    this.#qemuPid = qemuPid;
+    this.#monitor = monitor;
   }
 
   async run(control: TransferControl): Promise<CompletedEvent> {
+    const { socket, allowUids } = await this.#place(control.directory);
     let vm: SavedVm;
     return await save({
       ...this.#options,
       channels: this.#channels,
-      listen: `unix:${join(control.directory, "s")}`,
-      allowUids: this.#letQemuIn(control.directory),
+      listen: `unix:${socket}`,
+      allowUids,
       signal: control.signal,
       onEvent: (event) => {
         control.onEvent(event);
@@ -59,12 +62,17 @@ export class HelperEngine implements Engine {
     );
   }
 
-  /** A QEMU of another user has to reach the socket. */
-  #letQemuIn(directory: string): number[] {
-    const pid = this.#qemuPid;
-    const uid = pid === null ? undefined : statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid;
-    if (uid === undefined || uid === process.getuid?.()) return [];
-    chmodSync(directory, PASSABLE);
-    return [uid];
+  /** Where QEMU can reach the socket: one of another user needs to be let in, one of libvirt's has its own directory. */
+  async #place(directory: string): Promise<{ socket: string; allowUids: readonly number[] }> {
+    const home = await libvirtHome(this.#monitor);
+    const uid = home?.uid ?? ownerOf(this.#monitor.pid);
+    const allowUids = uid === undefined || uid === process.getuid?.() ? [] : [uid];
+    if (home !== null) return { socket: join(home.directory, `multifd-${process.pid}`), allowUids };
+    if (allowUids.length > 0) chmodSync(directory, PASSABLE);
+    return { socket: join(directory, "s"), allowUids };
   }
+}
+
+function ownerOf(pid: number | null): number | undefined {
+  return pid === null ? undefined : statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid;
 }

@@ -19,5 +19,5 @@ export interface SaveVmOptions extends DataPathOptions {
   /** The VM runs while it is saved, and stops for the last of it only. */
   readonly live?: LiveLimits | undefined;
   /** What becomes of the VM once its image is safe. Default quit. */
-  readonly then?: Then | undefined;
+  readonly afterwards?: Then | undefined;
 }

@@ -21,5 +21,5 @@ export interface SavePlan {
   readonly undo?: () => Promise<void>;
   /** The VM's disks go on to be written after the moment of the image. */
   readonly ranOn: boolean;
-  readonly then: Then;
+  readonly afterwards: Then;
 }

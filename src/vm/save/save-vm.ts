@@ -11,7 +11,7 @@ import { DEFAULT_CHANNELS, settingsFor } from "./settings-for-save.ts";
 import { VmSave } from "./vm-save.ts";
 
 /**
- * Saves a VM: stops it, or lets it run (`live`), migrates it into an image, and does with it what `then` says, once the image
+ * Saves a VM: stops it, or lets it run (`live`), migrates it into an image, and does with it what `afterwards` says, once the image
  * is on disk. Whatever fails before that, the VM runs on as it did, with its settings as they were; a guardian process
  * sees to it even when this one is killed.
  * @throws MultifdError MONITOR_UNREACHABLE, VM_STATE, QEMU_UNSUPPORTED, QEMU_FAILED, and what save() throws
@@ -21,19 +21,19 @@ export async function saveVm(options: SaveVmOptions): Promise<CompletedEvent> {
   return await withVm(options.vm, async (session) => {
     const { monitor, survey } = session;
     refuseUnfit(survey, monitor);
-    const engine = new HelperEngine(options, options.channels ?? DEFAULT_CHANNELS, monitor.pid);
+    const engine = new HelperEngine(options, options.channels ?? DEFAULT_CHANNELS, monitor);
     return await new VmSave(session, options, planOf(session, options), engine).execute();
   });
 }
 
 function planOf({ monitor }: VmSession, options: SaveVmOptions): SavePlan {
-  const { then = "quit", live } = options;
+  const { afterwards = "quit", live } = options;
   const plan: SavePlan = {
     wanted: settingsFor(options),
     stopFirst: live === undefined,
     disks: () => recordDisks(monitor),
-    ranOn: then === "resume",
-    then,
+    ranOn: afterwards === "resume",
+    afterwards,
   };
   if (live === undefined) return plan;
   const policy = new LivePolicy(monitor, live);

@@ -50,11 +50,11 @@ export class VmSave {
 
   async execute(): Promise<CompletedEvent> {
     const { image, offset = 0, signal } = this.#options;
-    const { then } = this.#plan;
+    const { afterwards } = this.#plan;
     throwIfAborted(signal);
     const completed = await guarded(
       this.#session,
-      { image, offset, then, settings: this.#before },
+      { image, offset, afterwards, settings: this.#before },
       async (guard) => {
         const done = await this.#transfer(guard);
         guard.published();
@@ -193,17 +193,17 @@ export class VmSave {
   async #finish(): Promise<void> {
     const { monitor, qemu } = this.#session;
     const { image } = this.#options;
-    const { then } = this.#plan;
+    const { afterwards } = this.#plan;
     if (qemu.ended) return;
-    const state = await finish(monitor, { then, settings: this.#before }).catch((error: unknown) => {
-      const text = `the image ${image} is complete, but the VM could not be made to ${then}: ${said(error)}; do that by hand`;
+    const state = await finish(monitor, { afterwards, settings: this.#before }).catch((error: unknown) => {
+      const text = `the image ${image} is complete, but the VM could not be made to ${afterwards}: ${said(error)}; do that by hand`;
       throw new MultifdError("QEMU_FAILED", text, { image }, error);
     });
-    if (then === "quit" && qemu.known && !(await qemu.endsWithin(QUIT_MS))) {
+    if (afterwards === "quit" && qemu.known && !(await qemu.endsWithin(QUIT_MS))) {
       const text = `the image ${image} is complete, but QEMU has not ended ${QUIT_MS} ms after it was told to: end it by hand, and do not let it go on`;
       throw new MultifdError("QEMU_FAILED", text, { image });
     }
-    this.#tellVm(then === "quit" ? "ended" : state === "running" ? "running" : "paused");
+    this.#tellVm(afterwards === "quit" ? "ended" : state === "running" ? "running" : "paused");
   }
 }
 

@@ -19,7 +19,11 @@ const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], to
   ],
   ["a value for a flag", ["save", "vm.mfd", ...LISTEN, "--hold=1"], /option '--hold' takes no value; see/],
   ["a long value for a flag", ["--version=the-newest-one"], /option '--version' takes no value; see/],
-  ["no address to listen on", ["save", "vm.mfd"], /say which VM: --qmp PATH, or --listen ADDRESS/],
+  [
+    "no address to listen on",
+    ["save", "vm.mfd"],
+    /say which VM: --qmp PATH or --virsh DOMAIN, or --listen ADDRESS/,
+  ],
   [
     "no address to connect to",
     ["restore", "vm.mfd"],
