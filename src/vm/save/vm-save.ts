@@ -18,6 +18,8 @@ import { withQemu } from "./progress.ts";
 import { recordOf } from "./vm-record.ts";
 
 const QUIT_MS = 30_000;
+/** Exit status of the errors that blame the other side of the connections. */
+const PEERS_FAULT = 3;
 
 /**
  * One save of a VM by a plan, over an engine, from the first change to the VM to the last.
@@ -140,11 +142,14 @@ export class VmSave {
     this.#stop.abort(error);
   }
 
-  /** When QEMU's side failed, our side sees broken streams: QEMU's word is the reason. */
+  /**
+   * When QEMU's side failed, our side sees broken streams: QEMU's word is the reason. When our side failed (a full
+   * disk), QEMU sees a broken pipe: then ours is.
+   */
   async #reasonFor(error: unknown): Promise<unknown> {
+    if (!(error instanceof MultifdError) || error.exitStatus !== PEERS_FAULT) return error;
     const { reason } = this.#stop.signal;
     if (reason !== undefined) return reason;
-    if (!(error instanceof MultifdError) || error.exitStatus !== 3) return error;
     if (await this.#session.qemu.endsWithin(500)) {
       const text = `QEMU ended while it was saved (${error.message})`;
       return new MultifdError("QEMU_FAILED", text, error.details, error);
