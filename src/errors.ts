@@ -49,6 +49,7 @@ export const ERROR_CODES = {
   STALLED: { exitStatus: 6, meaning: "no byte moved for as long as --stall-timeout allows" },
 
   QEMU_MISSING: { exitStatus: 7, meaning: "no usable QEMU was found" },
+  QEMU_UNSUPPORTED: { exitStatus: 7, meaning: "this QEMU, or its host, cannot do what was asked" },
   QEMU_FAILED: { exitStatus: 7, meaning: "QEMU or QMP refused or failed" },
 
   CANCELLED: {

@@ -89,6 +89,20 @@ export async function readAligned(fd: number, position: number, length: number):
   return buffer.subarray(0, length);
 }
 
+/** Reads bytes at any place of a file that may be open with O_DIRECT and, then, must go on to the next multiple of 4096. */
+export async function readSpan(
+  { fd, bytes }: { readonly fd: number; readonly bytes: number },
+  offset: number,
+  length: number,
+): Promise<Uint8Array> {
+  const from = offset - (offset % DIRECT_ALIGNMENT);
+  const buffer = alignedBuffer(padded(offset + length) - from);
+  // A file that ends unaligned is read up to its end: what it lacks of `length` is an error all the same.
+  const end = Math.max(offset + length, Math.min(bytes, from + buffer.length));
+  await readAt(fd, buffer.subarray(0, end - from), from);
+  return buffer.subarray(offset - from, offset - from + length);
+}
+
 /** Writes bytes at an aligned position, padded with zeros, to a file that may be open with O_DIRECT. */
 export async function writeAligned(fd: number, data: Uint8Array, position: number): Promise<void> {
   const buffer = alignedBuffer(padded(data.byteLength));
