@@ -6,7 +6,7 @@ import { verify } from "../../src/index.ts";
 import { dirtierDisk } from "../support/boot-sector.ts";
 import { checkDirtyRam, currentPass, type DirtyRam } from "../support/dirty-ram.ts";
 import { dropLastPackets } from "../support/image-surgery.ts";
-import { inspectStream } from "../support/inspect-stream.ts";
+import { inspectStream } from "../support/inspecting.ts";
 import { type Guest, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 

@@ -7,7 +7,7 @@ import { migrateTo } from "../../src/vm/migration.ts";
 import { dirtierDisk } from "../support/boot-sector.ts";
 import { checkDirtyRam } from "../support/dirty-ram.ts";
 import { useHelpers } from "../support/helper-process.ts";
-import { inspectStream } from "../support/inspect-stream.ts";
+import { inspectStream } from "../support/inspecting.ts";
 import { configure, type Guest, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 

@@ -8,7 +8,7 @@ import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { migrateTo, waitMigration } from "../../src/vm/migration.ts";
 import { withFault } from "./fault-spec.ts";
 import type { HelperOptions, HelperProcess, SeenEvent, StartHelper } from "./helper-process.ts";
-import { inspectStream } from "./inspect-stream.ts";
+import { inspectStream } from "./inspecting.ts";
 import { configure, type Guest, type Lab } from "./lab.ts";
 import type { SavePoint } from "./save-points.ts";
 
