@@ -1,3 +1,4 @@
+import { readdirSync, readlinkSync } from "node:fs";
 import { lstat, open, readdir, readFile, writeFile } from "node:fs/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { verify } from "../../src/index.ts";
@@ -25,6 +26,7 @@ describeBothQemus("what can go wrong when QEMU writes", ({ seven, ten }) => {
   async function expectNothingLeft(guest: FileGuest | null): Promise<void> {
     expect(await readFile(image, "utf8")).toBe(OLD);
     expect((await readdir(lab.lab.directory)).filter((name) => name.includes("partial"))).toEqual([]);
+    expect(openFiles().filter((file) => file.startsWith(lab.lab.directory))).toEqual([]);
     if (guest !== null) expect(await guest.vm.qmp.execute("query-fdsets")).toEqual([]);
   }
 
@@ -215,6 +217,17 @@ describeBothQemus("what can go wrong when QEMU writes", ({ seven, ten }) => {
     });
   });
 });
+
+/** Targets of our open descriptors. */
+function openFiles(): string[] {
+  return readdirSync("/proc/self/fd").flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/self/fd/${fd}`)];
+    } catch {
+      return []; // the descriptor that read the directory
+    }
+  });
+}
 
 /** File offset of the first page at or behind `from` that is there. */
 async function presentPage(file: string, from: number): Promise<number> {

@@ -101,7 +101,7 @@ export async function incoming(vm: QemuProcess, settings: Settings, uri: string)
   await waitMigration(vm.qmp, MIGRATION_MS);
 }
 
-async function set(vm: QemuProcess, { capabilities, parameters }: Settings): Promise<void> {
+export async function set(vm: QemuProcess, { capabilities, parameters }: Settings): Promise<void> {
   await vm.qmp.execute("migrate-set-capabilities", { capabilities });
   await vm.qmp.execute("migrate-set-parameters", parameters);
 }

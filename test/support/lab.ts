@@ -154,7 +154,7 @@ export async function configure(
 }
 
 /** Lets a live migration go over the RAM a few times, and then any stop will do. */
-async function converge(vm: QemuProcess, passes: number): Promise<void> {
+export async function converge(vm: QemuProcess, passes: number): Promise<void> {
   const deadline = Date.now() + MIGRATION_MS;
   for (;;) {
     const info = (await vm.qmp.execute("query-migrate")) as { ram?: { "dirty-sync-count": number } };
