@@ -29,7 +29,6 @@ export function pages(task: PagesTask): Promise<Answer<PagesRead>> {
 async function readStretches(task: PagesTask): Promise<PagesRead> {
   const control = new ControlBlock(task.control);
   const slots = Array.from({ length: SLOTS }, () => arena.take(PIECE_BYTES));
-  const file = { fd: task.fd, bytes: Number.MAX_SAFE_INTEGER };
   let ranges = 0;
   let moved = 0;
   try {
@@ -38,7 +37,7 @@ async function readStretches(task: PagesTask): Promise<PagesRead> {
       if (stretch === null) break;
       const block = task.blocks[stretch.block] as MappedBlock;
       const place = bitmapOf(block, stretch);
-      const pieces = piecesOf(block, stretch, await readSpan(file, place.offset, place.length));
+      const pieces = piecesOf(block, stretch, await readSpan(task.fd, place.offset, place.length));
       const take = await rangeTaker(task, block, stretch);
       for await (const { piece, bytes } of readPieces(task, block, pieces, slots)) {
         if (control.giveUp) break;
@@ -97,7 +96,7 @@ async function rangeTaker(
   }
   const first = rangeCount({ usedLength: stretch.start });
   const stored = await readSpan(
-    { fd, bytes: Number.MAX_SAFE_INTEGER },
+    fd,
     work.sumsOffset + 4 * (before + first),
     4 * rangeCount({ usedLength: stretch.length }),
   );

@@ -30,7 +30,7 @@ export function withSealedImage<T>(
         return await mapped(source, await openMapped(openFileOf(source), source.base));
       throw new MultifdError(
         "NOT_AN_IMAGE",
-        "this is a mapped-ram file, which QEMU reads itself: restore it with --engine file",
+        "this file begins as a migration stream of QEMU (5145564d), which QEMU reads itself: restore a mapped-ram image with --engine file",
       );
     } finally {
       source.close();

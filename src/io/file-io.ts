@@ -59,9 +59,12 @@ export const writeAt: WriteAt = async (fd, data, position) => {
   }
 };
 
-export const readAt: ReadAt = async (fd, into, position) => {
+export const readAt: ReadAt = (fd, into, position) => readAtLeast(fd, into, into.byteLength, position);
+
+/** Fills the first `needed` bytes of a buffer, and more of it where the file has more. */
+async function readAtLeast(fd: number, into: Uint8Array, needed: number, position: number): Promise<void> {
   let done = 0;
-  while (done < into.byteLength) {
+  while (done < needed) {
     let got: number;
     try {
       ({ bytesRead: got } = await fsRead(fd, into, done, into.byteLength - done, position + done));
@@ -80,7 +83,7 @@ export const readAt: ReadAt = async (fd, into, position) => {
     }
     done += got;
   }
-};
+}
 
 /** Reads `length` bytes at an aligned position of a file that may be open with O_DIRECT. */
 export async function readAligned(fd: number, position: number, length: number): Promise<Uint8Array> {
@@ -89,17 +92,11 @@ export async function readAligned(fd: number, position: number, length: number):
   return buffer.subarray(0, length);
 }
 
-/** Reads bytes at any place of a file that may be open with O_DIRECT and, then, must go on to the next multiple of 4096. */
-export async function readSpan(
-  { fd, bytes }: { readonly fd: number; readonly bytes: number },
-  offset: number,
-  length: number,
-): Promise<Uint8Array> {
+/** Reads bytes at any place of a file that may be open with O_DIRECT. */
+export async function readSpan(fd: number, offset: number, length: number): Promise<Uint8Array> {
   const from = offset - (offset % DIRECT_ALIGNMENT);
   const buffer = alignedBuffer(padded(offset + length) - from);
-  // A file that ends unaligned is read up to its end: what it lacks of `length` is an error all the same.
-  const end = Math.max(offset + length, Math.min(bytes, from + buffer.length));
-  await readAt(fd, buffer.subarray(0, end - from), from);
+  await readAtLeast(fd, buffer, offset + length - from, from);
   return buffer.subarray(offset - from, offset - from + length);
 }
 

@@ -155,6 +155,18 @@ describeBothQemus("what can go wrong when QEMU writes", ({ seven, ten }) => {
     await expectNothingLeft(guest);
   });
 
+  test("a save behind a manager's header that fails leaves the header, and nothing that looks like a stream", async () => {
+    const header = Buffer.alloc(4096, "header");
+    await writeFile(image, Buffer.concat([header, Buffer.alloc(MIB, 1)]));
+    const guest = await lab.source(setup);
+    const given = await prepareFileSave(guest.monitor, { image, channels: 2, offset: header.length });
+    await migrate(guest.vm, given);
+    expect((await lstat(image)).size).toBeGreaterThan(setup.ramBytes);
+    await abandonFileSave(given);
+    expect((await readFile(image)).equals(header)).toBe(true);
+    expect(await guest.vm.qmp.execute("query-fdsets")).toEqual([]);
+  });
+
   test("cancelled while it is read back", async () => {
     await writeFile(image, OLD);
     const guest = await lab.source(setup);

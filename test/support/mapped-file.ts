@@ -3,7 +3,6 @@ import * as wire from "./stream-builder.ts";
 
 const PAGE = 4096;
 const RAM_ID = 1;
-const PAGES_ALIGNMENT = 2 ** 20;
 
 /** A RAMBlock and the pages of it that are not zero: page number and the byte that fills it. */
 export interface MappedBlockSpec {
@@ -19,6 +18,8 @@ export interface MappedFileOptions {
   readonly machine?: string;
   readonly capabilities?: readonly string[];
   readonly devices?: readonly string[];
+  /** Pages begin at multiples of it; QEMU's is 1 MiB. */
+  readonly alignment?: number;
   /** Changes a block's 28 header bytes, to do harm. */
   readonly header?: (header: Buffer) => void;
   /** What stands behind RAM's START section; END, devices, EOF byte and vmdescription if absent. */
@@ -33,7 +34,7 @@ export function mappedFile(options: MappedFileOptions): Buffer {
   writer.put(Buffer.concat([wire.u8(0x01), wire.be32(RAM_ID), wire.u8(3), Buffer.from("ram")]));
   writer.put(Buffer.concat([wire.be32(0), wire.be32(4)]));
   writer.put(wire.be64(blocks.reduce((sum, { bytes }) => sum + bytes, 0) + 0x004));
-  for (const block of blocks) putBlock(writer, block, options.header);
+  for (const block of blocks) putBlock(writer, block, options);
   writer.put(Buffer.concat([wire.eosWord, wire.u8(0x7e), wire.be32(RAM_ID)]));
   writer.put(options.rest ?? restOf(devices));
   return writer.bytes();
@@ -52,12 +53,12 @@ export function restOf(devices: readonly string[]): Buffer {
 function putBlock(
   writer: FileWriter,
   { name, bytes, pages }: MappedBlockSpec,
-  harm?: (header: Buffer) => void,
+  { header: harm, alignment = 2 ** 20 }: MappedFileOptions,
 ): void {
   writer.put(Buffer.concat([wire.u8(name.length), Buffer.from(name), wire.be64(bytes)]));
   const bitmap = Buffer.alloc(Math.ceil(bytes / PAGE / 64) * 8);
   const bitmapAt = writer.at + 28;
-  const pagesAt = Math.ceil((bitmapAt + bitmap.length) / PAGES_ALIGNMENT) * PAGES_ALIGNMENT;
+  const pagesAt = Math.ceil((bitmapAt + bitmap.length) / alignment) * alignment;
   const header = Buffer.concat([wire.be32(1), wire.be64(PAGE), wire.be64(bitmapAt), wire.be64(pagesAt)]);
   harm?.(header);
   writer.put(header);

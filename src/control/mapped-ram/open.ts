@@ -15,7 +15,13 @@ import {
   openTrailer,
 } from "../../formats/mapped-ram/trailer.ts";
 import { readAligned, readSpan } from "../../io/file-io.ts";
-import { type OpenFile, type StreamSums, sumStream, walkStream } from "./stream.ts";
+import { type StreamSums, sumStream, walkStream } from "./stream.ts";
+
+/** An open file and its size. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly bytes: number;
+}
 
 /** A sealed mapped-ram image of which all was checked but the pages. */
 export interface MappedImage {
@@ -38,6 +44,8 @@ export async function readFooter(file: OpenFile, base: number): Promise<Footer |
  */
 export async function openMapped(file: OpenFile, base: number): Promise<MappedImage> {
   const footer = await readFooter(file, base);
+  // What is no mapped-ram file at all, or is cut, is told as such.
+  if (footer === null) await walkStream(file.fd, base, file.bytes);
   const seal = sealOf(footer);
   checkSeal(seal, base, footerOffset(file.bytes) + FOOTER_BYTES);
   const { map, metadata } = seal;
@@ -47,8 +55,11 @@ export async function openMapped(file: OpenFile, base: number): Promise<MappedIm
     await readAligned(file.fd, metadata.offset, metadata.length),
   );
   await checkSums(file, trailer);
-  checkStreamSums(trailer, await sumStream(file, { ...seal, end: seal.streamEnd, blocks: trailer.blocks }));
-  const stream = await walkStream(file, base, seal.streamEnd);
+  checkStreamSums(
+    trailer,
+    await sumStream(file.fd, { ...seal, end: seal.streamEnd, blocks: trailer.blocks }),
+  );
+  const stream = await walkStream(file.fd, base, seal.streamEnd);
   checkAgreement(trailer, stream);
   return { footer: footer as Footer, trailer, stream };
 }
@@ -57,7 +68,7 @@ export async function openMapped(file: OpenFile, base: number): Promise<MappedIm
 async function checkSums(file: OpenFile, { seal: { sums } }: MappedTrailer): Promise<void> {
   let crc = 0;
   for (let at = 0; at < sums.length; at += PIECE) {
-    crc = crc32(await readSpan(file, sums.offset + at, Math.min(PIECE, sums.length - at)), crc);
+    crc = crc32(await readSpan(file.fd, sums.offset + at, Math.min(PIECE, sums.length - at)), crc);
   }
   if (crc === sums.crc32) return;
   throw damaged(`checksums at byte ${sums.offset}`, "their checksum does not fit their bytes");

@@ -2,8 +2,8 @@ import { FOOTER_BYTES, footerOffset, TRAILER_VERSION } from "../../formats/mappe
 import { type MappedStream, streamSpans } from "../../formats/mapped-ram/model.ts";
 import type { Source } from "../../io/source.ts";
 import type { MappedBlockReport, MappedRamReport, UsedRange } from "../reports.ts";
-import { type MappedImage, openMapped, readFooter } from "./open.ts";
-import { type OpenFile, sumStream, walkStream } from "./stream.ts";
+import { type MappedImage, type OpenFile, openMapped, readFooter } from "./open.ts";
+import { sumStream, walkStream } from "./stream.ts";
 
 /**
  * Says what a mapped-ram file is; its pages are not read. One without a seal of ours is described from its stream alone.
@@ -14,8 +14,8 @@ export async function inspectMapped(path: string, source: Source): Promise<Mappe
   const footer = await readFooter(file, source.base);
   if (footer?.seal) return sealedReport(path, source.base, await openMapped(file, source.base));
   const end = footer === null ? file.bytes : footerOffset(file.bytes);
-  const stream = await walkStream(file, source.base, end);
-  const { presentPages } = await sumStream(file, stream);
+  const stream = await walkStream(file.fd, source.base, end);
+  const { presentPages } = await sumStream(file.fd, stream);
   return {
     ...streamFacts(path, stream, presentPages),
     sealed: false,

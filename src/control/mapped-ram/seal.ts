@@ -5,14 +5,14 @@ import { encodeFooter, FOOTER_BYTES, type Footer, type Seal } from "../../format
 import { sumsBytes } from "../../formats/mapped-ram/map.ts";
 import { type MappedStream, streamSpans } from "../../formats/mapped-ram/model.ts";
 import { buildTrailer } from "../../formats/mapped-ram/trailer.ts";
-import { padded, writeAligned } from "../../io/file-io.ts";
-import { flush, shrink } from "../../io/image-target/durability.ts";
+import { writeAligned } from "../../io/file-io.ts";
+import { flush } from "../../io/image-target/durability.ts";
 import type { Target } from "../../io/image-target/target.ts";
 import { VERSION } from "../../version.ts";
 import type { RunOptions, SavedVm, SaveOptions } from "../options.ts";
 import { userMeta } from "../seal.ts";
 import { readPages } from "./pages.ts";
-import { type OpenFile, sumStream, walkStream } from "./stream.ts";
+import { sumStream, walkStream } from "./stream.ts";
 
 export interface MappedSealOptions extends RunOptions, Pick<SaveOptions, "checksum" | "meta"> {
   /** What QMP told of the VM; null: nothing. */
@@ -45,11 +45,8 @@ export async function sealMapped(
   const checksums = options.checksum !== "none";
   const end = fs.fstatSync(fd).size;
   await flush(fd);
-  // The rest of its last page is read, with O_DIRECT, together with what is wanted.
-  shrink(fd, padded(end));
-  const file: OpenFile = { fd, bytes: padded(end) };
-  const stream = await written(options.image, () => walkStream(file, base, end));
-  const { crc32, presentPages } = await written(options.image, () => sumStream(file, stream));
+  const stream = await written(options.image, () => walkStream(fd, base, end));
+  const { crc32, presentPages } = await written(options.image, () => sumStream(fd, stream));
   const map = {
     checksums,
     blocks: stream.blocks.map((block, n) => ({ ...block, presentPages: presentPages[n] ?? 0 })),

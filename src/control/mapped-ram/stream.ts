@@ -4,12 +4,6 @@ import { PresentPages } from "../../formats/mapped-ram/ranges.ts";
 import { MappedStreamWalker } from "../../formats/mapped-ram/stream.ts";
 import { readSpan } from "../../io/file-io.ts";
 
-/** An open file and its size. */
-export interface OpenFile {
-  readonly fd: number;
-  readonly bytes: number;
-}
-
 /** A block's header has fewer bytes, and so has what stands before the first one. */
 const HEADER_PIECE = 4096;
 const PIECE = 1024 * 1024;
@@ -19,12 +13,12 @@ const PIECE = 1024 * 1024;
  * @param end behind its last byte
  * @throws MultifdError NOT_AN_IMAGE, UNSUPPORTED_VERSION, IMAGE_DAMAGED, IO
  */
-export async function walkStream(file: OpenFile, base: number, end: number): Promise<MappedStream> {
+export async function walkStream(fd: number, base: number, end: number): Promise<MappedStream> {
   const walker = new MappedStreamWalker(base);
   for (let piece = HEADER_PIECE; walker.wanted < end; ) {
     const at = walker.wanted;
     const length = Math.min(piece, end - at);
-    walker.push(await readSpan(file, at, length));
+    walker.push(await readSpan(fd, at, length));
     // What was not passed over is read on: device state, most likely.
     piece = walker.wanted === at + length ? PIECE : HEADER_PIECE;
   }
@@ -41,7 +35,7 @@ export interface StreamSums {
 
 /** Reads the stream's own bytes, bitmaps included. */
 export async function sumStream(
-  file: OpenFile,
+  fd: number,
   stream: { readonly base: number; readonly end: number; readonly blocks: readonly MappedBlock[] },
 ): Promise<StreamSums> {
   let crc = 0;
@@ -52,7 +46,7 @@ export async function sumStream(
     const bitmapAt = block?.bitmapOffset ?? Number.POSITIVE_INFINITY;
     for (let at = span.offset; at < span.offset + span.length; ) {
       const length = Math.min(PIECE - (at % PIECE), span.offset + span.length - at);
-      const bytes = await readSpan(file, at, length);
+      const bytes = await readSpan(fd, at, length);
       crc = crc32(bytes, crc);
       if (at + length > bitmapAt) pages?.push(bytes.subarray(Math.max(0, bitmapAt - at)));
       at += length;

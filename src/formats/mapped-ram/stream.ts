@@ -88,7 +88,7 @@ export class MappedStreamWalker {
     if (!facts.capabilities.includes(MAPPED_RAM)) {
       throw new MultifdError(
         "NOT_AN_IMAGE",
-        "this is a migration stream of QEMU and no image: it was saved without the capability mapped-ram, and only QEMU can read it",
+        "this is a migration stream of QEMU (5145564d) and no image: it was saved without the capability mapped-ram, and only QEMU can read it",
       );
     }
     const reason = yield* walkSections(this.#input, facts, this.#map);

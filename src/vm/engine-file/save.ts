@@ -104,7 +104,7 @@ export async function finishFileSave(
     await file.release();
     sealed = await sealMapped(target, identity, { ...options, vm, vmUuid });
   } catch (error) {
-    await target.discard();
+    await giveUp(target);
     throw error;
   }
   await target.publish();
@@ -130,8 +130,18 @@ export async function abandonFileSave({ target, file }: PreparedFileSave): Promi
   try {
     await file.release();
   } finally {
-    await target.discard();
+    await giveUp(target);
   }
+}
+
+/** Behind a manager's header, too, nothing may stay that looks like a stream: QEMU would begin to load it. */
+async function giveUp(target: Target): Promise<void> {
+  try {
+    shrink(target.fd, target.base);
+  } catch {
+    // Why the save failed is what counts; and without a footer it is no image either way.
+  }
+  await target.discard();
 }
 
 /**
