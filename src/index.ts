@@ -27,6 +27,9 @@ export type {
   ChannelReport,
   DestinationNeeds,
   ImageReport,
+  MappedBlockReport,
+  MappedRamReport,
+  StreamImageReport,
   UsedRange,
   VerifyReport,
 } from "./control/reports.ts";

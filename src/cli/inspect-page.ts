@@ -1,12 +1,14 @@
-import type { ChannelReport, ImageReport } from "../index.ts";
+import type { ChannelReport, ImageReport, StreamImageReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
+import { describeMapped } from "./mapped-page.ts";
 import { describeRestore } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
 
-type ImageMetadata = NonNullable<ImageReport["metadata"]>;
+type ImageMetadata = NonNullable<StreamImageReport["metadata"]>;
 
 /** What `inspect` shows a person; `--json` has the same facts and more. Ends with a newline. */
 export function describeImage(report: ImageReport): string {
+  if (report.format === "mapped-ram") return describeMapped(report);
   const sections = [describeFile(report)];
   const { metadata, destination } = report;
   if (metadata !== null) {
@@ -17,7 +19,7 @@ export function describeImage(report: ImageReport): string {
   return `${sections.join("\n\n")}\n`;
 }
 
-function describeFile(report: ImageReport): string {
+function describeFile(report: StreamImageReport): string {
   const { metadata, bytes, dataBytes } = report;
   const size =
     bytes === null || dataBytes === null

@@ -14,6 +14,7 @@ export interface VmFlags {
 
 /** How QEMU is driven by save. */
 export interface QemuSaveFlags extends VmFlags {
+  readonly engine?: "helper" | "file";
   readonly compression?: Compression;
   readonly live?: true;
   readonly maxDowntime?: number;
@@ -58,6 +59,13 @@ export function addQemuSaveOptions(command: Command): Command {
         "--then <what>",
         "what becomes of the VM when its image is on disk: quit, pause or resume (default: quit)",
         parseChoice(["quit", "pause", "resume"] as const),
+      ),
+    )
+    .addOption(
+      valued(
+        "--engine <engine>",
+        "helper: our data path; file: QEMU (9.0 and later) writes a mapped-ram image (default: helper)",
+        parseChoice(["helper", "file"] as const),
       ),
     )
     .addOption(
@@ -111,6 +119,7 @@ export function vmTarget({ qmp, virsh, connectUri }: VmFlags): VmTarget | null {
 }
 
 export function qemuFlags({
+  engine,
   compression,
   live,
   maxDowntime,
@@ -118,16 +127,17 @@ export function qemuFlags({
   maxSeconds,
   then,
 }: QemuSaveFlags): object {
-  return { compression, live, maxDowntime, maxPasses, maxSeconds, then };
+  return { engine, compression, live, maxDowntime, maxPasses, maxSeconds, then };
 }
 
 export function qemuSaveOptions(
   flags: QemuSaveFlags,
-): Pick<SaveVmOptions, "afterwards" | "compression" | "compressionLevel" | "live"> {
-  const { compression, live, maxDowntime, maxPasses, maxSeconds, then } = flags;
+): Pick<SaveVmOptions, "afterwards" | "engine" | "compression" | "compressionLevel" | "live"> {
+  const { engine, compression, live, maxDowntime, maxPasses, maxSeconds, then } = flags;
   if (!live) refuseWithout("--live", { maxDowntime, maxPasses, maxSeconds });
   return {
     afterwards: then,
+    engine,
     compression: compression?.method,
     compressionLevel: compression?.level,
     live: live ? { maxDowntimeMs: maxDowntime, maxPasses, maxMs: maxSeconds } : undefined,

@@ -1,11 +1,11 @@
-import type { DestinationNeeds, ImageReport } from "../index.ts";
+import type { DestinationNeeds, StreamImageReport } from "../index.ts";
 import { type Row, section } from "./section.ts";
 
 /** Relative, so that what is shown works as it stands when QEMU and the helper run in the same directory. */
 const SOCKET = "unix:restore.sock";
 
 /** The part of the `inspect` page that a person follows from top to bottom, with lines to copy. */
-export function describeRestore(report: ImageReport, needs: DestinationNeeds): string {
+export function describeRestore(report: StreamImageReport, needs: DestinationNeeds): string {
   const requirements = section("To restore it", [
     ["start QEMU", qemuOptions(needs)],
     ["the rest", "devices, RAM size and accelerator as at the source, and a QMP socket"],
@@ -69,17 +69,17 @@ function imageArgument(path: string): [argument: string, note: string] {
 }
 
 /** One word for sh; null when control characters would have to be shown, which could steer the terminal. */
-function quoteForShell(word: string): string | null {
+export function quoteForShell(word: string): string | null {
   if (/\p{Cc}/u.test(word)) return null;
   return /^[\w./:@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /** JSON leaves DEL and the C1 control characters as they are; names from the image may have them. */
-function jsonLine(command: object): string {
+export function jsonLine(command: object): string {
   const escaped = (char: string) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return JSON.stringify(command).replace(/\p{Cc}/gu, escaped);
 }
 
-function copied(lines: readonly string[]): string {
+export function copied(lines: readonly string[]): string {
   return lines.map((line) => `    ${line}`).join("\n");
 }

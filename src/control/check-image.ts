@@ -5,16 +5,13 @@ import type { Source } from "../io/source.ts";
 import { ControlBlock } from "../pool/control-block.ts";
 import type { Checked, CheckTask } from "../pool/messages.ts";
 import { readSlots } from "../pool/ring-plan.ts";
-import { CHECK, RunPool, threadCount } from "../pool/run-pool.ts";
-import { whenAborted } from "./cancellation.ts";
+import { CHECK } from "../pool/run-pool.ts";
 import { labelOf, nameOf } from "./image-facts.ts";
 import { Meter } from "./meter.ts";
 import type { RunOptions } from "./options.ts";
+import { readInParallel } from "./reading-run.ts";
 import type { VerifyReport } from "./reports.ts";
 import { checkStructure } from "./structure.ts";
-import { teller } from "./telling.ts";
-
-const TICK_MS = 100;
 
 /**
  * Reads all channels of an opened image in parallel and checks what its index says of them; tells progress.
@@ -42,7 +39,7 @@ export async function checkImage(
   };
 }
 
-async function checkChannels(
+function checkChannels(
   options: RunOptions,
   source: Source,
   image: OpenedImage,
@@ -50,49 +47,26 @@ async function checkChannels(
 ): Promise<readonly Checked[]> {
   const { channels } = image.index;
   const control = new ControlBlock();
-  const pool = new RunPool(CHECK, threadCount(options.workers, channels.length));
   const totalBytes = channels.reduce((sum, channel) => sum + channel.length, 0);
-  const tell = teller(options);
-  const ticker = setInterval(() => {
+  const tasks = channels.map((record, number): CheckTask => {
+    return {
+      connection: number,
+      image: { fd: source.fd, base: source.base, directIo: source.directIo },
+      control: control.memory,
+      record,
+      slots: readSlots(record.blockBytes, channels.length),
+    };
+  });
+  const progress = () => {
     const moved = channels.map((record, number) => ({
       channel: nameOf(record),
       bytes: control.moved(number),
     }));
-    const event = meter.sample(moved, totalBytes);
-    if (event !== null) tell(event);
-  }, TICK_MS);
-  let unwatch = (): void => undefined;
-  try {
-    const aborted = new Promise<never>((_, reject) => {
-      unwatch = whenAborted(options.signal, reject);
-    });
-    aborted.catch(() => undefined);
-    const tasks = channels.map((record, number) => {
-      const task: CheckTask = {
-        connection: number,
-        image: { fd: source.fd, base: source.base, directIo: source.directIo },
-        control: control.memory,
-        record,
-        slots: readSlots(record.blockBytes, channels.length),
-      };
-      return pool.run<Checked>(task).catch((error: unknown) => {
-        throw named(record, error);
-      });
-    });
-    const all = Promise.all(tasks);
-    try {
-      return await Promise.race([all, aborted]);
-    } catch (error) {
-      // The descriptor is closed next: no worker may be reading from it any more.
-      control.setGiveUp();
-      await Promise.allSettled(tasks);
-      throw error;
-    }
-  } finally {
-    clearInterval(ticker);
-    unwatch();
-    await pool.close();
-  }
+    return meter.sample(moved, totalBytes);
+  };
+  return readInParallel<Checked>(options, CHECK, control, tasks, progress, (number, error) =>
+    named(channels[number] as ChannelRecord, error),
+  );
 }
 
 function named(record: ChannelRecord, error: unknown): MultifdError {

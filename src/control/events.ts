@@ -92,7 +92,7 @@ export type CheckedHow = "checksums and structure" | "structure only";
 export interface ImageFacts {
   /** As it was given. */
   readonly path: string;
-  readonly format: "stream";
+  readonly format: "stream" | "mapped-ram";
   readonly uuid: string;
   /** Bytes from the image's base to its end. */
   readonly bytes: number;

@@ -8,11 +8,13 @@ import {
   type Superblock,
 } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
-import { FORMAT_VERSION } from "../formats/image/superblock.ts";
+import { decodeSuperblock, FORMAT_VERSION } from "../formats/image/superblock.ts";
+import { isQemuStream } from "../formats/mapped-ram/stream.ts";
 import { namingImage } from "./image-errors.ts";
+import { inspectMapped } from "./mapped-ram/report.ts";
 import { openFile, readSealed } from "./opened-image.ts";
 import type { InspectOptions } from "./options.ts";
-import type { ChannelReport, DestinationNeeds, ImageReport } from "./reports.ts";
+import type { ChannelReport, DestinationNeeds, ImageReport, StreamImageReport } from "./reports.ts";
 import { SILENT } from "./silent-log.ts";
 import { checkInspectOptions } from "./validate.ts";
 
@@ -26,8 +28,10 @@ export async function inspect(options: InspectOptions): Promise<ImageReport> {
   checkInspectOptions(options);
   const { image, offset = 0 } = options;
   return namingImage(image, async () => {
-    const { source, superblock } = await openFile(image, offset, "off", SILENT);
+    const { source, head } = await openFile(image, offset, "off", SILENT);
     try {
+      if (isQemuStream(head)) return await inspectMapped(image, source);
+      const superblock = decodeSuperblock(head);
       const opened = superblock.state === "sealed" ? await readSealed(source, superblock) : null;
       return report(image, source.base, superblock, opened);
     } finally {
@@ -36,7 +40,12 @@ export async function inspect(options: InspectOptions): Promise<ImageReport> {
   });
 }
 
-function report(path: string, base: number, superblock: Superblock, opened: OpenedImage | null): ImageReport {
+function report(
+  path: string,
+  base: number,
+  superblock: Superblock,
+  opened: OpenedImage | null,
+): StreamImageReport {
   const channels = opened?.index.channels ?? [];
   const ranges =
     opened === null

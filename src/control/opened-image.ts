@@ -2,33 +2,51 @@ import { MultifdError } from "../errors.ts";
 import { SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
 import { ImageOpener, type OpenedImage } from "../formats/image/open.ts";
 import { decodeSuperblock } from "../formats/image/superblock.ts";
+import { isQemuStream } from "../formats/mapped-ram/stream.ts";
 import { padded, readAligned, readAt } from "../io/file-io.ts";
 import { tryShare } from "../io/libc.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import { openSource, type Source } from "../io/source.ts";
 import { namingImage } from "./image-errors.ts";
+import { type MappedImage, openMapped } from "./mapped-ram/open.ts";
+import { openFileOf } from "./mapped-ram/report.ts";
 import type { DirectIo, Log, RunOptions } from "./options.ts";
 import { SILENT } from "./silent-log.ts";
 
 /**
- * Works with a sealed image, of which all but the channels' data is checked, and closes it afterwards. No save writes
- * over it meanwhile: without checksums nothing else would tell a mixture of two images.
+ * Works with a sealed image, of which all but the channels' data or the pages is checked, and closes it afterwards. No save
+ * writes over it meanwhile: without checksums nothing else would tell a mixture of two images.
+ * @param mapped what to do with one in QEMU's mapped-ram format; left out, such a one is refused
  */
 export function withSealedImage<T>(
   options: RunOptions,
   work: (source: Source, image: OpenedImage) => Promise<T>,
+  mapped?: (source: Source, image: MappedImage) => Promise<T>,
 ): Promise<T> {
   const { image, offset = 0, directIo = "auto", log = SILENT } = options;
   return namingImage(image, async () => {
-    const { source, superblock } = await openFile(image, offset, directIo, log);
+    const { source, head } = await openFile(image, offset, directIo, log);
     try {
       const shared = tryShare(source.fd);
-      const opened = await readSealed(source, superblock);
-      if (!shared) {
+      const notBusy = (): void => {
+        if (shared) return;
         const text = `a save is about to write over ${image}: wait for it, or use another image`;
         throw new MultifdError("TARGET_BUSY", text, { image });
+      };
+      if (!isQemuStream(head)) {
+        const opened = await readSealed(source, decodeSuperblock(head));
+        notBusy();
+        return await work(source, opened);
       }
-      return await work(source, opened);
+      if (mapped !== undefined) {
+        const opened = await openMapped(openFileOf(source), source.base);
+        notBusy();
+        return await mapped(source, opened);
+      }
+      throw new MultifdError(
+        "NOT_AN_IMAGE",
+        "this file begins as a migration stream of QEMU (5145564d), which QEMU reads itself: restore a mapped-ram image with --qmp, or with -- and QEMU's command line",
+      );
     } finally {
       source.close();
     }
@@ -38,16 +56,16 @@ export function withSealedImage<T>(
 /** An index may be half a GiB long; never more of it than this is held. */
 const INDEX_PIECE = 1024 * 1024;
 
-/** Opens the file and reads its superblock. The caller closes the source. Throws NOT_AN_IMAGE and the like. */
+/** Opens the file and reads its first 4096 bytes. The caller closes the source. Throws NOT_AN_IMAGE when there are fewer. */
 export async function openFile(
   image: string,
   offset: number,
   directIo: DirectIo,
   log: Log,
-): Promise<{ source: Source; superblock: Superblock }> {
+): Promise<{ source: Source; head: Uint8Array }> {
   const source = await openSource({ image, offset, directIo, onNote: (note) => log.warn({}, note) });
   try {
-    return { source, superblock: await readSuperblock(source, image) };
+    return { source, head: await readHead(source, image) };
   } catch (error) {
     source.close();
     throw error;
@@ -68,7 +86,7 @@ export async function readSealed(source: Source, superblock: Superblock): Promis
   return opener.finish(await readAligned(source.fd, source.base + metadata.offset, metadata.length));
 }
 
-async function readSuperblock(source: Source, image: string): Promise<Superblock> {
+async function readHead(source: Source, image: string): Promise<Uint8Array> {
   if (source.available < SUPERBLOCK_BYTES) {
     const where = source.base === 0 ? "" : ` at offset ${source.base}`;
     throw new MultifdError(
@@ -77,5 +95,5 @@ async function readSuperblock(source: Source, image: string): Promise<Superblock
       { available: source.available },
     );
   }
-  return decodeSuperblock(await readAligned(source.fd, source.base, SUPERBLOCK_BYTES));
+  return readAligned(source.fd, source.base, SUPERBLOCK_BYTES);
 }

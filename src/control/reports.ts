@@ -3,7 +3,10 @@ import type { ChannelName, CheckedHow } from "./events.ts";
 
 /** A byte range of the file that restore reads. `offset` counts from the start of the file. */
 export interface UsedRange {
-  /** "superblock", "metadata", "index", "main" or "channel N". */
+  /**
+   * Of a stream image "superblock", "metadata", "index", "main" or "channel N"; of a mapped-ram file "stream", "pages of
+   * NAME", "map", "metadata", "checksums" or "footer".
+   */
   readonly what: string;
   readonly offset: number;
   readonly length: number;
@@ -35,7 +38,11 @@ export interface DestinationNeeds {
   readonly zeroedRam: boolean;
 }
 
-export interface ImageReport {
+/** What `inspect` answers; `format` tells which. */
+export type ImageReport = StreamImageReport | MappedRamReport;
+
+/** An image of the streams as they came. */
+export interface StreamImageReport {
   readonly path: string;
   readonly format: "stream";
   readonly formatVersion: number;
@@ -53,6 +60,45 @@ export interface ImageReport {
   readonly metadata: ImageMetadata | null;
   readonly destination: DestinationNeeds | null;
   readonly channels: readonly ChannelReport[];
+  readonly ranges: readonly UsedRange[];
+}
+
+/** A RAMBlock of a mapped-ram file. */
+export interface MappedBlockReport {
+  readonly name: string;
+  readonly usedLength: number;
+  /** File offset of its first page. */
+  readonly pagesOffset: number;
+  /** Pages that the file holds; the others are zero. */
+  readonly presentPages: number;
+}
+
+/** A file in QEMU's mapped-ram format, with a trailer of ours or without. */
+export interface MappedRamReport {
+  readonly path: string;
+  readonly format: "mapped-ram";
+  /** Of our trailer. */
+  readonly formatVersion: number;
+  readonly sealed: boolean;
+  readonly seal: "sealed" | "none of multifd-helper" | "never finished";
+  /** Null without a footer of ours. */
+  readonly imageUuid: string | null;
+  /** ISO time; null without a footer of ours. */
+  readonly created: string | null;
+  /** Where QEMU's stream starts in the file. */
+  readonly base: number;
+  /** From the base to the image's end; null while unsealed. */
+  readonly bytes: number | null;
+  /** Bytes of QEMU's stream and of the pages that are present. */
+  readonly dataBytes: number;
+  readonly machine: string;
+  readonly pageSize: number;
+  /** Capabilities that must be on at the destination too; mapped-ram is one of them. */
+  readonly capabilities: readonly string[];
+  readonly blocks: readonly MappedBlockReport[];
+  readonly checksum: "crc32" | "none";
+  /** Null while unsealed. */
+  readonly metadata: ImageMetadata | null;
   readonly ranges: readonly UsedRange[];
 }
 

@@ -116,7 +116,8 @@ function releaseTails(target: Target, drained: readonly Drained[], dataEnd: numb
   }
 }
 
-function userMeta(
+/** Splits what the user gave into text and bytes. */
+export function userMeta(
   meta: Readonly<Record<string, string | Uint8Array>>,
 ): Pick<ImageMetadata, "user" | "userBinary"> {
   const user: Record<string, string> = {};

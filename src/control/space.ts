@@ -3,6 +3,8 @@ import { freeBytes } from "../io/image-target/durability.ts";
 import type { Target } from "../io/image-target/target.ts";
 import type { Log, SaveOptions } from "./options.ts";
 
+type SpaceOptions = Pick<SaveOptions, "image" | "replace" | "expectBytes" | "force">;
+
 /** What the room at the target is known to be good for, before and while a save runs. */
 export class Space {
   readonly #image: string;
@@ -12,7 +14,7 @@ export class Space {
   #told = false;
 
   /** Throws NO_SPACE when the target has less room than --expect-bytes says it needs. */
-  constructor(target: Target, options: SaveOptions, log: Log) {
+  constructor(target: Target, options: SpaceOptions, log: Log) {
     this.#image = options.image;
     this.#log = log;
     const givenUp = options.replace === true ? target.earlierBytes : 0;
@@ -28,7 +30,7 @@ export class Space {
     this.#log.warn({ room: this.#room, ramBytes }, text);
   }
 
-  #check({ expectBytes: needed, force }: SaveOptions): void {
+  #check({ expectBytes: needed, force }: SpaceOptions): void {
     const room = this.#room;
     if (needed === undefined || room >= needed) return;
     const text = `${this.#image} has room for ${room} bytes and ${needed} are expected: free some space first`;

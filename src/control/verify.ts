@@ -1,5 +1,6 @@
 import { throwIfAborted } from "./cancellation.ts";
 import { checkImage } from "./check-image.ts";
+import { verifyMapped } from "./mapped-ram/verify.ts";
 import { withSealedImage } from "./opened-image.ts";
 import type { VerifyOptions } from "./options.ts";
 import type { VerifyReport } from "./reports.ts";
@@ -12,8 +13,10 @@ import { checkRunOptions } from "./validate.ts";
 export async function verify(options: VerifyOptions): Promise<VerifyReport> {
   checkRunOptions(options);
   throwIfAborted(options.signal);
-  return withSealedImage(options, async (source, image) => ({
-    path: options.image,
-    ...(await checkImage(options, source, image)),
-  }));
+  const path = options.image;
+  return withSealedImage<VerifyReport>(
+    options,
+    async (source, image) => ({ path, ...(await checkImage(options, source, image)) }),
+    async (source, image) => ({ path, ...(await verifyMapped(options, source.fd, image)) }),
+  );
 }

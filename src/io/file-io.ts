@@ -59,9 +59,12 @@ export const writeAt: WriteAt = async (fd, data, position) => {
   }
 };
 
-export const readAt: ReadAt = async (fd, into, position) => {
+export const readAt: ReadAt = (fd, into, position) => readAtLeast(fd, into, into.byteLength, position);
+
+/** Fills the first `needed` bytes of a buffer, and more of it where the file has more. */
+async function readAtLeast(fd: number, into: Uint8Array, needed: number, position: number): Promise<void> {
   let done = 0;
-  while (done < into.byteLength) {
+  while (done < needed) {
     let got: number;
     try {
       ({ bytesRead: got } = await fsRead(fd, into, done, into.byteLength - done, position + done));
@@ -80,13 +83,21 @@ export const readAt: ReadAt = async (fd, into, position) => {
     }
     done += got;
   }
-};
+}
 
 /** Reads `length` bytes at an aligned position of a file that may be open with O_DIRECT. */
 export async function readAligned(fd: number, position: number, length: number): Promise<Uint8Array> {
   const buffer = alignedBuffer(padded(length));
   await readAt(fd, buffer, position);
   return buffer.subarray(0, length);
+}
+
+/** Reads bytes at any place of a file that may be open with O_DIRECT. */
+export async function readSpan(fd: number, offset: number, length: number): Promise<Uint8Array> {
+  const from = offset - (offset % DIRECT_ALIGNMENT);
+  const buffer = alignedBuffer(padded(offset + length) - from);
+  await readAtLeast(fd, buffer, offset + length - from, from);
+  return buffer.subarray(offset - from, offset - from + length);
 }
 
 /** Writes bytes at an aligned position, padded with zeros, to a file that may be open with O_DIRECT. */

@@ -13,6 +13,7 @@ const ioctlOut = libc.func("int ioctl(int fd, unsigned long request, _Out_ int *
 const pollOne = libc.func("int poll(_Inout_ void *fds, unsigned long count, int timeoutMs)");
 const madviseCall = libc.func("int madvise(void *address, size_t length, int advice)");
 const fallocateCall = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
+const lseekCall = libc.func("int64_t lseek(int fd, int64_t offset, int whence)");
 const flockCall = libc.func("int flock(int fd, int operation)");
 const socketOption = libc.func(
   "int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)",
@@ -31,6 +32,7 @@ const POLLIN = 1;
 const MADV_HUGEPAGE = 14;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
+const SEEK_HOLE = 4;
 const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -180,6 +182,19 @@ export function allocate(fd: number, offset: number, length: number): void {
 /** Gives file space back; the range reads as zeros afterwards. */
 export function punchHole(fd: number, offset: number, length: number): void {
   check(fallocateCall(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length), "fallocate");
+}
+
+/**
+ * Where the next hole at or behind `offset` begins; the end of the file counts as one. A file system that knows no holes
+ * answers the end. Moves the descriptor's position.
+ */
+export function nextHole(fd: number, offset: number): number {
+  const hole = Number(lseekCall(fd, offset, SEEK_HOLE));
+  if (hole >= 0) return hole;
+  const error = systemError("lseek");
+  // Not even the first byte is inside the file.
+  if (error.code === "ENXIO") return offset;
+  throw error;
 }
 
 /** Takes the exclusive lock of an open file; false when somebody else has one of either kind. */

@@ -1,5 +1,6 @@
 import type { Failure } from "../errors.ts";
 import type { ChannelRecord, Extent } from "../formats/image/model.ts";
+import type { MappedBlock } from "../formats/mapped-ram/model.ts";
 import type { ChannelSummary } from "../formats/migration/summary.ts";
 
 /** What goes to a worker and comes back: plain data only. */
@@ -76,6 +77,29 @@ export interface CheckTask {
 export interface Checked {
   readonly summary: ChannelSummary;
   readonly blocks: number;
+}
+
+/** Read the pages of a mapped-ram file, together with other tasks: each takes the next stretch that nobody has. */
+export interface PagesTask {
+  /** Where its progress is counted. */
+  readonly connection: number;
+  readonly fd: number;
+  readonly control: SharedArrayBuffer;
+  readonly blocks: readonly MappedBlock[];
+  readonly work: PagesWork;
+}
+
+export type PagesWork =
+  /** Only see that no page lies in a hole. */
+  | { readonly kind: "holes"; readonly saving: boolean }
+  /** That, and put the CRC-32 of each range, big-endian, into `sums`. */
+  | { readonly kind: "sum"; readonly sums: SharedArrayBuffer }
+  /** Compare the ranges with the checksums that lie at this file offset. */
+  | { readonly kind: "compare"; readonly sumsOffset: number };
+
+export interface PagesRead {
+  /** Ranges that have pages. */
+  readonly ranges: number;
 }
 
 /** Error classes do not survive between threads, so that a worker answers with data either way. */

@@ -41,9 +41,22 @@ export async function applySettings(monitor: Monitor, found: Settings, wanted: S
   });
 }
 
-/** What has to be said to QEMU to undo applySettings(). */
-export function settingsToPutBack(found: Settings, wanted: Settings): Settings {
-  const names = Object.keys(wanted.parameters);
+export const NO_SETTINGS: Settings = { capabilities: {}, parameters: {} };
+
+/** Where both name the same, the second counts. */
+export function together(first: Settings, second: Settings): Settings {
+  return {
+    capabilities: { ...first.capabilities, ...second.capabilities },
+    parameters: { ...first.parameters, ...second.parameters },
+  };
+}
+
+/**
+ * What has to be said to QEMU to undo applySettings().
+ * @param more names of parameters that may be set besides; those that QEMU lacks are left out
+ */
+export function settingsToPutBack(found: Settings, wanted: Settings, more: readonly string[] = []): Settings {
+  const names = [...Object.keys(wanted.parameters), ...more].filter((name) => name in found.parameters);
   return {
     capabilities: found.capabilities,
     parameters: Object.fromEntries(names.map((name) => [name, found.parameters[name]])),

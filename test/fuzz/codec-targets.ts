@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import type { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
-import { MultifdError } from "../../src/errors.ts";
 import { blockCount } from "../../src/formats/image/blocks.ts";
 import { decodeIndex, IndexDecoder } from "../../src/formats/image/index-decoder.ts";
 import { checkLayout, usedRanges } from "../../src/formats/image/layout.ts";
@@ -13,26 +12,10 @@ import { ChannelWalker } from "../../src/formats/migration/channel-walker.ts";
 import { judgeCompleteness } from "../../src/formats/migration/completeness.ts";
 import type { ChannelSummary, MainSummary, MultifdSummary } from "../../src/formats/migration/summary.ts";
 import { DescriptionScanner } from "../../src/formats/migration/vmdescription.ts";
-import type { Random } from "../support/random.ts";
 import type { Kind } from "./corpus.ts";
+import { MAPPED_TARGETS } from "./mapped-targets.ts";
 import { cut } from "./mutate.ts";
-
-/** What a parser made of an input: a value, or its refusal. Anything but a typed refusal is a defect, and thrown. */
-type Outcome<T> = { readonly value: T } | { readonly refused: string };
-
-/** @returns whether the input was taken */
-type Target = (input: Buffer, random: Random, originals: readonly Buffer[]) => boolean;
-
-const REFUSALS = /^(PROTOCOL|TLS_PEER|IMAGE_DAMAGED|NOT_AN_IMAGE|NOT_SEALED|UNSUPPORTED_VERSION)$/;
-
-function outcomeOf<T>(parse: () => T): Outcome<T> {
-  try {
-    return { value: parse() };
-  } catch (error) {
-    if (!(error instanceof MultifdError) || !REFUSALS.test(error.code)) throw error;
-    return { refused: `${error.code}: ${error.message}` };
-  }
-}
+import { outcomeOf, type Target } from "./outcome.ts";
 
 /** However it is cut, a stream comes to the same; a stream that was walked is judged beside the others of its kind. */
 const stream: Target = (input, random, originals) => {
@@ -139,4 +122,5 @@ export const TARGETS: Readonly<Record<Exclude<Kind, "image">, Target>> = {
   metadata,
   superblock,
   vmdescription,
+  ...MAPPED_TARGETS,
 };

@@ -5,7 +5,17 @@ import { gunzipSync } from "node:zlib";
 import { findRepoRoot } from "../support/repo.ts";
 
 /** What a file of the corpus is, and so which targets it is fed to. */
-export const KINDS = ["stream", "index", "metadata", "superblock", "vmdescription", "image"] as const;
+export const KINDS = [
+  "stream",
+  "index",
+  "metadata",
+  "superblock",
+  "vmdescription",
+  "image",
+  "mapped",
+  "map",
+  "footer",
+] as const;
 export type Kind = (typeof KINDS)[number];
 
 export type Corpus = Readonly<Record<Kind, readonly Buffer[]>>;

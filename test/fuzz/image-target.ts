@@ -91,9 +91,9 @@ export class ImageTarget {
   /** What verify does, without its threads, and then inspect; whether both took the image. */
   async #check(): Promise<boolean> {
     const verified = await taken(async () => {
-      const { source, superblock } = await openFile(this.#path, 0, "off", SILENT);
+      const { source, head } = await openFile(this.#path, 0, "off", SILENT);
       try {
-        await this.#walk(source, await readSealed(source, superblock));
+        await this.#walk(source, await readSealed(source, decodeSuperblock(head)));
       } finally {
         source.close();
       }

@@ -2,10 +2,11 @@ import { writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { compareFiles } from "../../src/demo/ram-pattern.ts";
-import { inspect, verify } from "../../src/index.ts";
+import { verify } from "../../src/index.ts";
 import { dirtierDisk } from "../support/boot-sector.ts";
 import { checkDirtyRam, currentPass, type DirtyRam } from "../support/dirty-ram.ts";
 import { dropLastPackets } from "../support/image-surgery.ts";
+import { inspectStream } from "../support/inspecting.ts";
 import { type Guest, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 
@@ -49,7 +50,7 @@ describeEachQemu("a guest that dirties its memory while it is saved", (binary) =
     test(`${channels} channels: it comes back as it was at its stop, and runs on`, async () => {
       const image = lab.file("vm.mfd");
       const source = await saveLive(channels, image);
-      expect((await inspect({ image })).channels[0]?.syncs).toBeGreaterThan(2);
+      expect((await inspectStream(image)).channels[0]?.syncs).toBeGreaterThan(2);
       const destination = await lab.restore(setup, { channels }, image);
       const compared = await compareFiles(source.ram?.path as string, destination.ram?.path as string);
       // KVM writes its clock into one page of the firmware's memory as it loads; nothing else may differ.

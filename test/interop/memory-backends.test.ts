@@ -3,11 +3,11 @@ import { writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { compareFiles } from "../../src/demo/ram-pattern.ts";
-import { inspect } from "../../src/index.ts";
 import { migrateTo } from "../../src/vm/migration.ts";
 import { dirtierDisk } from "../support/boot-sector.ts";
 import { checkDirtyRam } from "../support/dirty-ram.ts";
 import { useHelpers } from "../support/helper-process.ts";
+import { inspectStream } from "../support/inspecting.ts";
 import { configure, type Guest, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 
@@ -126,7 +126,7 @@ describeEachQemu("what a save cannot hold, and says so", (binary) => {
     };
     await lab.save(source, { channels: 2 }, { image, workers: 2, log });
     expect(warnings.join()).toContain("is not in this image");
-    expect((await inspect({ image })).destination?.capabilities).toEqual(["x-ignore-shared"]);
+    expect((await inspectStream(image)).destination?.capabilities).toEqual(["x-ignore-shared"]);
   });
 
   test("a return path, on which nobody will answer", async () => {

@@ -9,7 +9,7 @@ import type { Extent, ImageMetadata, WrittenChannel } from "../../src/formats/im
 import { SUPERBLOCK_BYTES } from "../../src/formats/image/model.ts";
 import type { OpenedImage } from "../../src/formats/image/open.ts";
 import { buildSeal } from "../../src/formats/image/seal.ts";
-import { encodeSuperblock } from "../../src/formats/image/superblock.ts";
+import { decodeSuperblock, encodeSuperblock } from "../../src/formats/image/superblock.ts";
 import { readAligned } from "../../src/io/file-io.ts";
 import { exampleMetadata } from "./example-image.ts";
 import type { Random } from "./random.ts";
@@ -113,9 +113,9 @@ export async function readChannels(
   path: string,
   offset = 0,
 ): Promise<{ image: OpenedImage; channels: ChannelContent[] }> {
-  const { source, superblock } = await openFile(path, offset, "off", SILENT);
+  const { source, head } = await openFile(path, offset, "off", SILENT);
   try {
-    const image = await readSealed(source, superblock);
+    const image = await readSealed(source, decodeSuperblock(head));
     const channels: ChannelContent[] = [];
     for (const record of image.index.channels) {
       const parts: Uint8Array[] = [];

@@ -72,13 +72,18 @@ export class Lab {
     return { vm: await this.#start(setup, ram, false), ram };
   }
 
+  /** A guest with empty RAM that waits for migrate-incoming. */
+  async waiting(setup: GuestSetup): Promise<Guest> {
+    const ram = setup.memory === undefined ? await this.#ramFile(setup.ramBytes) : null;
+    return { vm: await this.#start(setup, ram, true), ram };
+  }
+
   /** A guest with empty RAM that waits for a migration on `address`. */
   async destination(setup: GuestSetup, channels: Channels, address: string): Promise<Guest> {
-    const ram = setup.memory === undefined ? await this.#ramFile(setup.ramBytes) : null;
-    const vm = await this.#start(setup, ram, true);
-    await configure(vm, channels);
-    await listenForMigration(vm.qmp, address);
-    return { vm, ram };
+    const guest = await this.waiting(setup);
+    await configure(guest.vm, channels);
+    await listenForMigration(guest.vm.qmp, address);
+    return guest;
   }
 
   /** Saves a guest into `image` and sees the migration through on both sides; the guest stays, paused. */
@@ -149,7 +154,7 @@ export async function configure(
 }
 
 /** Lets a live migration go over the RAM a few times, and then any stop will do. */
-async function converge(vm: QemuProcess, passes: number): Promise<void> {
+export async function converge(vm: QemuProcess, passes: number): Promise<void> {
   const deadline = Date.now() + MIGRATION_MS;
   for (;;) {
     const info = (await vm.qmp.execute("query-migrate")) as { ram?: { "dirty-sync-count": number } };

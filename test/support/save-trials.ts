@@ -8,6 +8,7 @@ import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { migrateTo, waitMigration } from "../../src/vm/migration.ts";
 import { withFault } from "./fault-spec.ts";
 import type { HelperOptions, HelperProcess, SeenEvent, StartHelper } from "./helper-process.ts";
+import { inspectStream } from "./inspecting.ts";
 import { configure, type Guest, type Lab } from "./lab.ts";
 import type { SavePoint } from "./save-points.ts";
 
@@ -213,7 +214,7 @@ export class SaveTrials {
     await this.#expectRunsOn(guest);
     const { image } = this.#place;
     expect(await verify({ image, workers: 2 })).toMatchObject({ checked: "checksums and structure" });
-    this.#oldUuid = (await inspect({ image })).imageUuid;
+    this.#oldUuid = (await inspectStream(image)).imageUuid;
     this.#old = (await readFile(image)).subarray(
       0,
       this.#inPlace ? Number((completed.image as { bytes: number }).bytes) : undefined,

@@ -78,7 +78,7 @@ function joined(extents: readonly (readonly [number, number])[], image: Buffer, 
 }
 
 /** The table `| offset | size | field | meaning |` below a heading. Throws if its rows leave a gap or overlap. */
-function fieldsOf(page: string, heading: string): Fields {
+export function fieldsOf(page: string, heading: string): Fields {
   const section = page.split(`\n${heading}\n`)[1] ?? "";
   const rows = [...(section.split(/\n#/)[0]?.matchAll(/^\| +(\d+) \| +(\d+) \| `(\w+)` +\|/gm) ?? [])];
   if (rows.length === 0) throw new Error(`no table below "${heading}"`);
@@ -93,11 +93,11 @@ function fieldsOf(page: string, heading: string): Fields {
   return fields;
 }
 
-function sizeOf(fields: Fields): number {
+export function sizeOf(fields: Fields): number {
   return Math.max(...Array.from(fields.values(), ({ offset, size }) => offset + size));
 }
 
-function readFields(fields: Fields, bytes: Buffer, at: number): Map<string, bigint> {
+export function readFields(fields: Fields, bytes: Buffer, at: number): Map<string, bigint> {
   const values = new Map<string, bigint>();
   for (const [name, { offset, size }] of fields) {
     const digits = bytes.subarray(at + offset, at + offset + size).toString("hex");

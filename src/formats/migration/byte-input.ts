@@ -25,7 +25,7 @@ export class ByteInput {
     return this.#fed - (this.#chunk.length - this.#at) - this.#carried;
   }
 
-  /** Bytes seen so far, read or not. */
+  /** Bytes seen so far, read or not: what is fed next stands here. */
   get fed(): number {
     return this.#fed;
   }
@@ -84,6 +84,13 @@ export class ByteInput {
 
   hex(at: number, length: number): string {
     return this.#run.toString("hex", this.#runAt + at, this.#runAt + at + length);
+  }
+
+  /** Leaves out a stretch: forgets all unread bytes, and what is fed next stands at `offset` of the stream. */
+  jumpTo(offset: number): void {
+    this.release();
+    this.#carried = 0;
+    this.#fed = offset;
   }
 
   /** Moves on by `count` bytes that ready() has confirmed. */

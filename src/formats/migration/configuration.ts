@@ -11,6 +11,8 @@ const SUBSECTION_VERSION = 1;
 const MACHINE_LIMIT = 255;
 /** QEMU 10 has 20-odd capabilities, of which two can be listed. */
 const CAPABILITY_LIMIT = 64;
+/** The capability with which QEMU 9.0 and later puts RAM at fixed places of a file. */
+export const MAPPED_RAM = "mapped-ram";
 /** TARGET_PAGE_BITS of QEMU's targets lie between 10 and 16. */
 const PAGE_BITS_MIN = 10;
 const PAGE_BITS_MAX = 16;
@@ -71,7 +73,8 @@ function* walkSubsection(input: ByteInput, facts: MainFacts): Steps<string | nul
       yield* walkPageBits(input, facts);
       return null;
     case "configuration/capabilities":
-      return yield* walkCapabilities(input, facts);
+      yield* walkCapabilities(input, facts);
+      return null;
     case "configuration/uuid":
       while (!input.ready(16)) yield;
       facts.uuid = uuidText(input.hex(0, 16));
@@ -92,7 +95,7 @@ function* walkPageBits(input: ByteInput, facts: MainFacts): Steps {
   input.consume(4);
 }
 
-function* walkCapabilities(input: ByteInput, facts: MainFacts): Steps<string | null> {
+function* walkCapabilities(input: ByteInput, facts: MainFacts): Steps {
   while (!input.ready(4)) yield;
   const count = input.u32(0);
   if (count > CAPABILITY_LIMIT) {
@@ -106,6 +109,4 @@ function* walkCapabilities(input: ByteInput, facts: MainFacts): Steps<string | n
     facts.capabilities.push(input.text(1, length));
     input.consume(1 + length);
   }
-  // With mapped-ram the block list carries offsets into a file and RAM has no records at all.
-  return facts.capabilities.includes("mapped-ram") ? "the capability mapped-ram is on" : null;
 }

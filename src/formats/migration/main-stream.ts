@@ -1,6 +1,7 @@
 import { ByteInput, ResumableParser, type Steps } from "./byte-input.ts";
-import { walkConfiguration } from "./configuration.ts";
+import { MAPPED_RAM, walkConfiguration } from "./configuration.ts";
 import { MainFacts } from "./main-facts.ts";
+import { RamRecords } from "./ram-records.ts";
 import { walkSections } from "./sections.ts";
 import type { MainSummary, RamBlock, Walker } from "./summary.ts";
 import { TailFinder } from "./tail-finder.ts";
@@ -71,10 +72,18 @@ export class MainWalker implements Walker<MainSummary> {
 }
 
 function* walkMain(input: ByteInput, facts: MainFacts, tail: TailFinder): Steps<never> {
-  const reason = (yield* walkConfiguration(input, facts)) ?? (yield* walkSections(input, facts));
+  const reason =
+    (yield* walkConfiguration(input, facts)) ??
+    mappedRam(facts) ??
+    (yield* walkSections(input, facts, new RamRecords(input, facts)));
   if (reason !== null) facts.abandonRam(reason);
   for (;;) {
     input.drain((bytes, offset) => tail.scan(bytes, offset));
     yield;
   }
+}
+
+/** The block list then carries offsets into a file, and RAM has no records at all. */
+function mappedRam({ capabilities }: MainFacts): string | null {
+  return capabilities.includes(MAPPED_RAM) ? "the capability mapped-ram is on" : null;
 }

@@ -1,5 +1,7 @@
 import { type ByteInput, type Steps, skipBytes } from "./byte-input.ts";
 import type { MainFacts } from "./main-facts.ts";
+import { walkBlockList } from "./ram-list.ts";
+import type { RamSections } from "./sections.ts";
 import type { RamBlock } from "./summary.ts";
 import { hexWord, protocolError, SYNC_LIMIT } from "./wire.ts";
 
@@ -21,30 +23,35 @@ const XBZRLE_ENCODING = 1;
 /** zlib's compressBound() adds 13 bytes and a few per 16 KiB; 7.2's loader allows no more. */
 const COMPRESS_SLACK = 64;
 
-/** Walks the records of RAM's sections. The current block outlives a section, as in QEMU. */
-export class RamRecords {
+/** Walks RAM's sections where pages travel as records. The current block outlives a section, as in QEMU. */
+export class RamRecords implements RamSections {
   readonly #input: ByteInput;
   readonly #facts: MainFacts;
-  readonly #blocks: ReadonlyMap<string, RamBlock>;
+  #blocks: ReadonlyMap<string, RamBlock> = new Map();
   #block: RamBlock | null = null;
 
   constructor(input: ByteInput, facts: MainFacts) {
     this.#input = input;
     this.#facts = facts;
-    this.#blocks = new Map((facts.ramBlocks ?? []).map((block) => [block.name, block]));
+  }
+
+  *start(): Steps<string | null> {
+    yield* walkBlockList(this.#input, this.#facts);
+    this.#blocks = new Map((this.#facts.ramBlocks ?? []).map((block) => [block.name, block]));
+    yield* this.#chooseBarrierMode();
+    return yield* this.walk();
   }
 
   /**
    * The word behind the block list decides how barriers are marked: sources that send MULTIFD_FLUSH at all
    * send the first one there (8.1 and later, for newer machine types); otherwise every EOS is a barrier.
    */
-  *chooseBarrierMode(): Steps {
+  *#chooseBarrierMode(): Steps {
     const input = this.#input;
     while (!input.ready(8)) yield;
     this.#facts.barrierMode = input.u32(4) === RAM_FLAGS.MULTIFD_FLUSH ? "modern" : "legacy";
   }
 
-  /** Reads records up to and with EOS. Returns why RAM cannot be followed further, or null. */
   *walk(): Steps<string | null> {
     const input = this.#input;
     const facts = this.#facts;

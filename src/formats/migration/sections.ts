@@ -1,7 +1,5 @@
 import { type ByteInput, type Steps, skipBytes } from "./byte-input.ts";
 import type { MainFacts } from "./main-facts.ts";
-import { walkBlockList } from "./ram-list.ts";
-import { RamRecords } from "./ram-records.ts";
 import { protocolError } from "./wire.ts";
 
 /** QEMU_VM_* of QEMU 7.2.22 and 10.0.2, migration/savevm.h. */
@@ -29,14 +27,21 @@ const FOOTER_BYTES = 5;
 /** A footer, then type, section id and length of the next section's name (or a command). */
 const FOOTER_AND_NEXT_BYTES: number = FOOTER_BYTES + 6;
 
-interface RamSections {
-  readonly id: number;
-  readonly records: RamRecords;
+/** Reads the payload of RAM's sections. Both return why RAM cannot be followed further, or null. */
+export interface RamSections {
+  /** Of START: the block list and what stands behind it, up to and with EOS. */
+  start(): Steps<string | null>;
+  /** Of PART and END: everything up to and with EOS. */
+  walk(): Steps<string | null>;
 }
 
 /** Reads sections until RAM's END has passed. Returns why that was not possible, or null. */
-export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string | null> {
-  let ram: RamSections | null = null;
+export function* walkSections(
+  input: ByteInput,
+  facts: MainFacts,
+  sections: RamSections,
+): Steps<string | null> {
+  let ramId: number | null = null;
   let iterating = false;
   for (;;) {
     while (!input.ready(1)) yield;
@@ -48,19 +53,19 @@ export function* walkSections(input: ByteInput, facts: MainFacts): Steps<string 
         reason = yield* walkCommand(input, facts);
         break;
       case SECTION.FULL:
-        if (ram !== null && iterating) return yield* endWithoutEnd(input, facts, ram.id);
-        yield* skipEarlySection(input, ram?.id ?? null);
+        if (ramId !== null && iterating) return yield* endWithoutEnd(input, facts, ramId);
+        yield* skipEarlySection(input, ramId);
         break;
       case SECTION.START: {
-        const started: RamSections | string = yield* walkStart(input, facts, ram);
+        const started: number | string = yield* walkStart(input, ramId, sections);
         if (typeof started === "string") return started;
-        ram = started;
+        ramId = started;
         break;
       }
       case SECTION.PART:
       case SECTION.END:
         iterating = true;
-        reason = yield* walkRamSection(input, ram);
+        reason = yield* walkRamSection(input, ramId, sections);
         if (type === SECTION.END && reason === null) {
           facts.ramEnd = input.offset;
           return null;
@@ -87,12 +92,11 @@ function* walkCommand(input: ByteInput, facts: MainFacts): Steps<string | null> 
   return `the command ${COMMAND_NAMES.get(command) ?? command} with ${length} bytes stands at offset ${at}`;
 }
 
-/** u8 type, u32 id, u8 length, name, u32 instance, u32 version, for RAM and every other iterable device. */
-function* walkStart(
-  input: ByteInput,
-  facts: MainFacts,
-  known: RamSections | null,
-): Steps<RamSections | string> {
+/**
+ * u8 type, u32 id, u8 length, name, u32 instance, u32 version, for RAM and every other iterable device. Returns RAM's
+ * section id, or why the sections cannot be followed.
+ */
+function* walkStart(input: ByteInput, known: number | null, sections: RamSections): Steps<number | string> {
   const at = input.offset;
   while (!input.ready(6)) yield;
   const nameEnd = 6 + input.u8(5);
@@ -107,25 +111,26 @@ function* walkStart(
   if (known !== null || instance !== 0 || version !== RAM_VERSION) {
     throw protocolError(`RAM starts twice, or is instance ${instance} or version ${version}`, at);
   }
-  yield* walkBlockList(input, facts);
-  const records = new RamRecords(input, facts);
-  yield* records.chooseBarrierMode();
-  const reason = yield* records.walk();
+  const reason = yield* sections.start();
   if (reason !== null) return reason;
   yield* walkFooter(input, id);
-  return { id, records };
+  return id;
 }
 
 /** A PART or END section: u8 type, u32 id, records, footer. */
-function* walkRamSection(input: ByteInput, ram: RamSections | null): Steps<string | null> {
+function* walkRamSection(
+  input: ByteInput,
+  ramId: number | null,
+  sections: RamSections,
+): Steps<string | null> {
   while (!input.ready(5)) yield;
   const at = input.offset;
   const id = input.u32(1);
-  if (ram === null || id !== ram.id) {
+  if (ramId === null || id !== ramId) {
     throw protocolError(`a section continues the device with id ${id}, which never started`, at);
   }
   input.consume(5);
-  const reason = yield* ram.records.walk();
+  const reason = yield* sections.walk();
   if (reason === null) yield* walkFooter(input, id);
   return reason;
 }

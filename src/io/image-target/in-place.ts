@@ -2,7 +2,7 @@ import fs from "node:fs";
 import { MultifdError } from "../../errors.ts";
 import { hasCode, ioError } from "../file-io.ts";
 import { closeOnExec, duplicate, openFlags, tryLock } from "../libc.ts";
-import { openDirect, probeRead } from "./direct-io.ts";
+import { type OpenedFile, openDirect, probeRead } from "./direct-io.ts";
 import { flushDirectoryOf } from "./durability.ts";
 import { deviceBytes, diskBytes, inheritedFd, kindOfStat } from "./file-kind.ts";
 import { noTarget } from "./no-target.ts";
@@ -35,7 +35,7 @@ export async function openInPlace(
       (fd) => probeRead(fd, base),
       request.onNote,
     );
-    return inPlace(opened.fd, opened.directIo, base, file, create ? file : null);
+    return inPlace(opened, base, file, file, create ? file : null);
   } catch (error) {
     const typed = ioError(error, `opening ${file}`);
     // Another save may have found and locked the file since: then it is that one's.
@@ -69,13 +69,19 @@ export async function openInherited(number: number, base: number, request: Targe
       (fd) => ((flags & O_ACCMODE) === O_WRONLY ? Promise.resolve() : probeRead(fd, base)),
       request.onNote,
     );
-    return inPlace(opened.fd, opened.directIo, base, name, null);
+    return inPlace(opened, base, name, null, null);
   } catch (error) {
     throw ioError(error, `using ${name}`);
   }
 }
 
-function inPlace(fd: number, directIo: boolean, base: number, name: string, created: string | null): Target {
+function inPlace(
+  { fd, directIo }: OpenedFile,
+  base: number,
+  name: string,
+  path: string | null,
+  created: string | null,
+): Target {
   const stat = fs.fstatSync(fd);
   const kind = kindOfStat(stat, name);
   if (isTold(stat)) {
@@ -93,6 +99,7 @@ function inPlace(fd: number, directIo: boolean, base: number, name: string, crea
   }
   return {
     fd,
+    path,
     base,
     directIo,
     sparse: kind === "regular",

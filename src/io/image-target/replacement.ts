@@ -60,6 +60,10 @@ class Replacement implements Target {
     this.directIo = directIo;
   }
 
+  get path(): string {
+    return this.#partial;
+  }
+
   get earlierBytes(): number {
     const earlier = fs.lstatSync(this.#file, { throwIfNoEntry: false });
     // Another name of it would keep its blocks.

@@ -2,6 +2,8 @@
 export interface Target {
   /** Open for writing; the target owns it. */
   readonly fd: number;
+  /** Absolute path of the file that is written, which may be a temporary one; null where only the descriptor leads to it. */
+  readonly path: string | null;
   /** File offset of the superblock, a multiple of 4096. */
   readonly base: number;
   readonly directIo: boolean;

@@ -56,7 +56,7 @@ async function isPublished({ image, offset, startedMs }: Journal): Promise<boole
   if (inheritedFd(image) !== null) return false;
   try {
     const { sealed, created } = await inspect({ image, offset });
-    if (!sealed || Date.parse(created) < startedMs) return false;
+    if (!sealed || Date.parse(created ?? "") < startedMs) return false;
     flushDirectoryOf(image);
     return true;
   } catch {

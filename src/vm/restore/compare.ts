@@ -28,7 +28,7 @@ export async function compareVm(
   const vm = image.metadata?.vm ?? null;
   const blocks = await ramBlocks(monitor);
   const differences = [
-    difference("machine type", image.destination?.machine ?? null, survey.machine, "-machine"),
+    difference("machine type", machineOf(image), survey.machine, "-machine"),
     uuid === undefined ? null : difference("UUID", uuid ?? "none", survey.uuid ?? "none", "-uuid"),
     difference("accelerator", vm?.accelerator ?? null, survey.accelerator, "-accel"),
     difference("CPU model", vm?.cpuModel ?? null, survey.cpuModel, "-cpu"),
@@ -50,6 +50,10 @@ export async function compareVm(
     );
   }
   log.warn({}, `${text}; going on because of --force`);
+}
+
+function machineOf(image: ImageReport): string | null {
+  return image.format === "mapped-ram" ? image.machine : (image.destination?.machine ?? null);
 }
 
 function difference<T>(what: string, saved: T | null, found: T | null, option: string): string | null {

@@ -7,14 +7,29 @@ import { applySettings, readSettings, type Settings } from "../settings.ts";
 
 /** Sets QEMU up for what the image is and makes it listen at `uri`; when this resolves, connections succeed. */
 export async function listenForImage(monitor: Monitor, needs: DestinationNeeds, uri: string): Promise<void> {
-  await applySettings(monitor, await readSettings(monitor), settingsFor(needs));
+  await listen(monitor, settingsFor(needs), uri);
+}
+
+/** Sets QEMU up and starts its migrate-incoming. */
+export async function listen(monitor: Monitor, settings: Settings, uri: string): Promise<void> {
+  await applySettings(monitor, await readSettings(monitor), settings);
   try {
     // A load that fails then leaves a QEMU that can say why (9.1 and later).
     await monitor.execute("migrate-incoming", { uri, "exit-on-error": false });
   } catch (error) {
-    if (!isUnknownArgument(error)) throw error;
-    await monitor.execute("migrate-incoming", { uri });
+    if (!isUnknownArgument(error)) throw usedUp(error, monitor);
+    await monitor.execute("migrate-incoming", { uri }).catch((second: unknown) => {
+      throw usedUp(second, monitor);
+    });
   }
+}
+
+/** QEMU listens only once: what it says to a second time, in 7.2 and in 10. */
+function usedUp(error: unknown, monitor: Monitor): unknown {
+  const text = error instanceof MultifdError ? String(error.details.text) : "";
+  if (!/already been started|Illegal migration incoming state/.test(text)) return error;
+  const sentence = `the QEMU at ${monitor.place} does not wait for an image any more: its migrate-incoming was used already; start it anew`;
+  return new MultifdError("VM_STATE", sentence, { text }, error);
 }
 
 function settingsFor(needs: DestinationNeeds): Settings {

@@ -45,6 +45,11 @@ export class LaunchedQemu {
     return this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 
+  async endsWithin(ms: number): Promise<boolean> {
+    await Promise.race([this.exited, sleep(ms, undefined, { ref: false })]);
+    return this.ended;
+  }
+
   async connect(): Promise<Monitor> {
     const deadline = Date.now() + READY_MS;
     for (;;) {

@@ -41,7 +41,8 @@ export async function restoreLaunched(options: RestoreLaunchedOptions): Promise<
       await monitor.close();
     }
   } catch (error) {
-    const ended = qemu.ended;
+    // Its connections break a moment before it is gone.
+    const ended = await qemu.endsWithin(ENDING_MS);
     const words = qemu.lastWords();
     await qemu.kill();
     throw ended ? withLastWords(error, words) : error;
@@ -51,9 +52,13 @@ export async function restoreLaunched(options: RestoreLaunchedOptions): Promise<
   }
 }
 
+const ENDING_MS = 500;
+/** Exit statuses of errors that QEMU's end may have caused. */
+const QEMUS_FAULT: readonly number[] = [3, 6, 7];
+
 /** A QEMU that ended by itself said why: that is the reason. */
 function withLastWords(error: unknown, words: string): unknown {
-  if (!(error instanceof MultifdError) || error.exitStatus === 130) return error;
+  if (!(error instanceof MultifdError) || !QEMUS_FAULT.includes(error.exitStatus)) return error;
   return new MultifdError(
     "QEMU_FAILED",
     `QEMU ended while it was to load the image: ${words}`,

@@ -2,8 +2,9 @@ import { chownSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { throwIfAborted } from "../../control/cancellation.ts";
-import type { CompletedEvent, RunEvent } from "../../control/events.ts";
+import type { CompletedEvent, RunEvent, VmEvent } from "../../control/events.ts";
 import { inspect, namedUuid } from "../../control/inspect.ts";
+import { Meter } from "../../control/meter.ts";
 import type { Log, RestoreOptions } from "../../control/options.ts";
 import type { DestinationNeeds, ImageReport } from "../../control/reports.ts";
 import { restore } from "../../control/restore.ts";
@@ -12,11 +13,13 @@ import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { checkDisks, recordDisks } from "../disks.ts";
+import { finishFileRestore, prepareFileRestore } from "../engine-file/restore.ts";
 import { QemuWatch } from "../qemu-watch.ts";
+import { DEFAULT_CHANNELS } from "../save/settings-for-save.ts";
 import { runState, surveyVm } from "../survey.ts";
 import { openMonitor, type VmTarget } from "../target.ts";
 import { compareVm } from "./compare.ts";
-import { incomingInfo, listenForImage, refused, waitIncoming } from "./incoming.ts";
+import { incomingInfo, listen, listenForImage, refused, waitIncoming } from "./incoming.ts";
 import { checkRamFiles } from "./ram-files.ts";
 
 export interface RestoreVmOptions extends Omit<RestoreOptions, "connect"> {
@@ -53,7 +56,10 @@ export async function sealedImage(
 ): Promise<ImageReport> {
   const report = await inspect({ image: options.image, offset: options.offset });
   if (!report.sealed) {
-    const text = `${options.image} was never finished: its save failed or is still going on; use another image`;
+    const foreign = report.format === "mapped-ram" && report.seal === "none of multifd-helper";
+    const text = foreign
+      ? `${options.image} was written by QEMU alone and has no seal of ours, so that nothing tells whether it is whole: restore it with QEMU's own commands`
+      : `${options.image} was never finished: its save failed or is still going on; use another image`;
     throw new MultifdError("NOT_SEALED", text, {});
   }
   if (report.metadata?.vm?.ranOn && options.force !== true) {
@@ -124,7 +130,7 @@ class VmRestore {
     const comparison = { place: this.#place, uuid: uuid ?? savedUuid(this.#image), force };
     await compareVm(this.#image, survey, this.#monitor, comparison, this.#log);
     await this.#checkDisks(force);
-    if (this.#needs.zeroedRam && !(force && !clearRam)) await checkRamFiles(this.#monitor, clearRam);
+    if (needsZeroedRam(this.#image) && !(force && !clearRam)) await checkRamFiles(this.#monitor, clearRam);
   }
 
   async #checkDisks(force: boolean): Promise<void> {
@@ -137,17 +143,27 @@ class VmRestore {
     }
   }
 
-  get #needs(): DestinationNeeds {
-    return this.#image.destination as DestinationNeeds;
+  async #load(): Promise<CompletedEvent> {
+    try {
+      const completed =
+        this.#image.format === "mapped-ram"
+          ? await this.#loadFile()
+          : await this.#feed(this.#image.destination as DestinationNeeds);
+      this.#tellVm("migrated");
+      return completed;
+    } catch (error) {
+      throw await this.#reasonFor(error);
+    }
   }
 
-  async #load(): Promise<CompletedEvent> {
+  /** Our own data path: the image's channels go to a socket of QEMU's. */
+  async #feed(needs: DestinationNeeds): Promise<CompletedEvent> {
     const directory = mkdtempSync(join(tmpdir(), "multifd-restore-"));
     try {
       this.#giveToQemu(directory);
       const uri = `unix:${join(directory, "s")}`;
-      await listenForImage(this.#monitor, this.#needs, uri);
-      this.#tell({ event: "vm", state: "migrating" });
+      await listenForImage(this.#monitor, needs, uri);
+      this.#tellVm("migrating");
       const completed = await restore({
         ...this.#options,
         connect: uri,
@@ -155,13 +171,49 @@ class VmRestore {
         onEvent: (event) => event.event === "completed" || this.#tell(event),
       });
       await waitIncoming(this.#monitor, this.#options.signal);
-      this.#tell({ event: "vm", state: "migrated" });
       return completed;
-    } catch (error) {
-      throw await this.#reasonFor(error);
     } finally {
       rmSync(directory, { recursive: true, force: true });
     }
+  }
+
+  /** QEMU reads a mapped-ram image itself. */
+  async #loadFile(): Promise<CompletedEvent> {
+    const meter = new Meter();
+    const { expect } = this.#options;
+    const prepared = await prepareFileRestore(this.#monitor, {
+      ...this.#options,
+      channels: expect?.channels ?? DEFAULT_CHANNELS,
+    });
+    try {
+      const on = prepared.capabilities.map(({ capability, state }) => [capability, state]);
+      const settings = { capabilities: Object.fromEntries(on), parameters: prepared.parameters };
+      await listen(this.#monitor, settings, prepared.uri);
+      this.#tellVm("migrating");
+      await waitIncoming(this.#monitor, this.#options.signal);
+    } finally {
+      await finishFileRestore(prepared);
+    }
+    return this.#completed(meter.elapsedMs, prepared.directIo);
+  }
+
+  #completed(elapsedMs: number, directIo: boolean): CompletedEvent {
+    const { path, imageUuid, bytes, dataBytes, metadata } = this.#image;
+    const { machine = null, vmUuid = null } = metadata ?? {};
+    return {
+      event: "completed",
+      bytes: dataBytes ?? 0,
+      elapsedMs,
+      image: {
+        ...{ path, format: "mapped-ram", uuid: imageUuid ?? "", bytes: bytes ?? 0, directIo },
+        ...{ machine, vmUuid, multifdChannels: 0, compression: null },
+      },
+      channels: [],
+    };
+  }
+
+  #tellVm(state: VmEvent["state"]): void {
+    this.#tell({ event: "vm", state });
   }
 
   /** QEMU makes the socket; one of another user needs the directory. */
@@ -183,7 +235,7 @@ class VmRestore {
     const { running } = await runState(this.#monitor);
     if (run && !running) await this.#monitor.execute("cont");
     if (!run && running) await this.#monitor.execute("stop");
-    this.#tell({ event: "vm", state: run ? "running" : "paused" });
+    this.#tellVm(run ? "running" : "paused");
   }
 }
 
@@ -198,6 +250,11 @@ function refuseUnlessWaiting(status: string, migration: string, place: string): 
     status,
     migration,
   });
+}
+
+/** QEMU leaves out zero pages of a mapped-ram image, as a rule. */
+function needsZeroedRam(image: ImageReport): boolean {
+  return image.format === "mapped-ram" || image.destination?.zeroedRam === true;
 }
 
 /** undefined: nothing in the image tells; null: the VM had none. */

@@ -1,9 +1,12 @@
-import type { CompletedEvent, RunEvent } from "../../control/events.ts";
+import type { CompletedEvent, QemuFigures, RunEvent } from "../../control/events.ts";
 import type { SavedVm } from "../../control/options.ts";
+import type { Settings } from "../settings.ts";
 import type { Outcome } from "./outgoing.ts";
 
 /** What carries a migration into a file: our own data path, or QEMU itself. */
 export interface Engine {
+  /** Parameters that it sets beyond the plan's: they are to be put back, too. */
+  readonly parameters: readonly string[];
   /** Runs the transfer from its preparation to the published image. */
   run(control: TransferControl): Promise<CompletedEvent>;
 }
@@ -14,8 +17,10 @@ export interface TransferControl {
   readonly directory: string;
   /** Aborts when the save is given up; its reason is the error. */
   readonly signal: AbortSignal;
-  /** Starts the migration once the engine can take it: QEMU is set up, the VM stopped if it is to be. Never rejects. */
-  begin(uri: string): void;
+  /** Starts the migration, with `more` settings than the plan's, once the engine can take it: QEMU is set up, the VM stopped if it is to be. Never rejects. */
+  begin(uri: string, more?: Settings): void;
+  /** QEMU's figures so far; null before the migration. */
+  figures(): QemuFigures | null;
   /**
    * How the migration that begin() started ended. "qemu ended" is for the engine to judge.
    * Rejects with QEMU's reason.

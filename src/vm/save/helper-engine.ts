@@ -14,6 +14,7 @@ const PASSABLE = 0o711;
 
 /** Our own data path: QEMU's channels come to a socket of ours. */
 export class HelperEngine implements Engine {
+  readonly parameters: readonly string[] = [];
   readonly #options: SaveVmOptions;
   readonly #channels: number;
   readonly #monitor: Monitor;

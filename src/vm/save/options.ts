@@ -12,6 +12,8 @@ export interface SaveVmOptions extends DataPathOptions {
   readonly vm: VmTarget;
   /** multifd channels, 0..255 (0: one stream); 4 when left out. */
   readonly channels?: number | undefined;
+  /** helper (default): our own data path. file: QEMU writes a mapped-ram image itself (9.0 and later). */
+  readonly engine?: "helper" | "file" | undefined;
   /** Default none. */
   readonly compression?: "none" | "zlib" | "zstd" | undefined;
   /** zlib 0..9, zstd 0..20; QEMU's own default when left out. */

@@ -1,7 +1,10 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent } from "../../control/events.ts";
+import { MultifdError } from "../../errors.ts";
 import { recordDisks } from "../disks.ts";
 import { type VmSession, withVm } from "../session.ts";
+import type { Engine } from "./engine.ts";
+import { FileEngine } from "./file-engine.ts";
 import { HelperEngine } from "./helper-engine.ts";
 import { LivePolicy } from "./live-policy.ts";
 import type { SaveVmOptions } from "./options.ts";
@@ -21,9 +24,17 @@ export async function saveVm(options: SaveVmOptions): Promise<CompletedEvent> {
   return await withVm(options.vm, async (session) => {
     const { monitor, survey } = session;
     refuseUnfit(survey, monitor);
-    const engine = new HelperEngine(options, options.channels ?? DEFAULT_CHANNELS, monitor);
+    const engine = engineFor(session, options);
     return await new VmSave(session, options, planOf(session, options), engine).execute();
   });
+}
+
+function engineFor({ monitor, survey }: VmSession, options: SaveVmOptions): Engine {
+  const { engine = "helper", channels = DEFAULT_CHANNELS, compression = "none" } = options;
+  if (engine === "helper") return new HelperEngine(options, channels, monitor);
+  if (compression === "none") return new FileEngine(options, channels, monitor, survey.uuid);
+  const text = `--compression ${compression} does not go together with --engine file: a mapped-ram image holds each page at its own place; leave it out, or use --engine helper`;
+  throw new MultifdError("USAGE", text);
 }
 
 function planOf({ monitor }: VmSession, options: SaveVmOptions): SavePlan {

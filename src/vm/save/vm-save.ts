@@ -8,7 +8,7 @@ import { cancelMigration } from "../cancel.ts";
 import { type Guarded, guarded } from "../guard/guarded.ts";
 import { finish, goOn, putBack } from "../guard/rescue.ts";
 import type { VmSession } from "../session.ts";
-import { applySettings, type Settings, settingsToPutBack } from "../settings.ts";
+import { applySettings, NO_SETTINGS, type Settings, settingsToPutBack, together } from "../settings.ts";
 import { openMonitor, type VmTarget } from "../target.ts";
 import type { Engine } from "./engine.ts";
 import type { SaveVmOptions } from "./options.ts";
@@ -46,7 +46,7 @@ export class VmSave {
     this.#options = options;
     this.#plan = plan;
     this.#engine = engine;
-    this.#before = settingsToPutBack(session.found, plan.wanted);
+    this.#before = settingsToPutBack(session.found, plan.wanted, engine.parameters);
     this.#tell = teller(options);
   }
 
@@ -74,7 +74,8 @@ export class VmSave {
       return await this.#engine.run({
         directory: guard.directory,
         signal: this.#stop.signal,
-        begin: (uri) => this.#begin(uri),
+        begin: (uri, more) => this.#begin(uri, more),
+        figures: () => this.#figures,
         outcome: () => this.#outcome as Promise<Outcome>,
         describe: (outcome) => this.#describe(outcome),
         onEvent: (event) => this.#onEvent(event),
@@ -88,16 +89,16 @@ export class VmSave {
     }
   }
 
-  #begin(uri: string): void {
-    this.#outcome = this.#migrate(uri);
+  #begin(uri: string, more: Settings = NO_SETTINGS): void {
+    this.#outcome = this.#migrate(uri, more);
     this.#outcome.catch((error: unknown) => this.#stop.abort(this.#cancelled ?? error));
   }
 
-  async #migrate(uri: string): Promise<Outcome> {
+  async #migrate(uri: string, more: Settings): Promise<Outcome> {
     const { monitor, qemu, found, survey } = this.#session;
     const { wanted, stopFirst, beforeMigrate } = this.#plan;
     const { signal } = this.#stop;
-    await applySettings(monitor, found, wanted);
+    await applySettings(monitor, found, together(wanted, more));
     throwIfAborted(signal);
     if (survey.running && stopFirst) {
       await monitor.execute("stop");

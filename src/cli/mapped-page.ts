@@ -1,0 +1,95 @@
+import { Buffer } from "node:buffer";
+import type { MappedRamReport } from "../index.ts";
+import { formatBytes } from "./format.ts";
+import { copied, jsonLine, quoteForShell } from "./restore-page.ts";
+import { type Row, section } from "./section.ts";
+
+const SEALS = {
+  sealed: "yes: QEMU called the migration completed, and all of it was read back",
+  "none of multifd-helper":
+    "it has no seal of ours: QEMU or another program wrote it, and nothing says that it is whole",
+  "never finished": "no: it was never finished",
+} as const;
+
+/** What `inspect` shows a person of a mapped-ram file. */
+export function describeMapped(report: MappedRamReport): string {
+  const sections = [describeFile(report), describeVm(report), describeRam(report)];
+  sections.push(...describeUserData(report), describeRestore(report));
+  return `${sections.join("\n\n")}\n`;
+}
+
+function describeFile(report: MappedRamReport): string {
+  const { bytes, dataBytes, metadata, checksum } = report;
+  const size = bytes === null ? "" : `${formatBytes(bytes)} (${bytes} bytes), `;
+  return section(`Image ${report.path}`, [
+    ["format", "mapped-ram, which QEMU 9.0 and later reads itself"],
+    ["sealed", SEALS[report.seal]],
+    ["checksums", report.sealed ? checksum : undefined],
+    ["created", report.created ?? undefined],
+    ["written by", metadata?.writer],
+    ["image UUID", report.imageUuid ?? undefined],
+    ["starts at", report.base === 0 ? undefined : `byte ${report.base} of the file`],
+    ["size", `${size}${formatBytes(dataBytes)} of data`],
+  ]);
+}
+
+function describeVm({ machine, metadata, pageSize, capabilities }: MappedRamReport): string {
+  return section("Virtual machine", [
+    ["machine", machine],
+    ["QEMU", metadata?.qemuVersion ?? undefined],
+    ["UUID", metadata?.vmUuid ?? undefined],
+    ["page size", `${pageSize} bytes`],
+    ["capabilities", capabilities.join(", ")],
+    ["devices", metadata?.devices.join(", ")],
+  ]);
+}
+
+function describeRam({ blocks, pageSize }: MappedRamReport): string {
+  return section(
+    "RAM blocks",
+    blocks.map(({ name, usedLength, presentPages }): Row => {
+      return [name, `${formatBytes(usedLength)}, ${formatBytes(presentPages * pageSize)} of it not zero`];
+    }),
+  );
+}
+
+/** Keys and sizes only: a value may be a whole domain definition, and it may be confidential. */
+function describeUserData({ metadata }: MappedRamReport): string[] {
+  const rows = [
+    ...Object.entries(metadata?.user ?? {}).map(
+      ([key, text]): Row => [key, `text, ${formatBytes(Buffer.byteLength(text))}`],
+    ),
+    ...Object.entries(metadata?.userBinary ?? {}).map(
+      ([key, base64]): Row => [key, `binary, ${formatBytes(Buffer.byteLength(base64, "base64"))}`],
+    ),
+  ];
+  return rows.length === 0 ? [] : [section("Metadata", rows)];
+}
+
+function describeRestore({ machine, capabilities, path, base }: MappedRamReport): string {
+  const machineName = quoteForShell(machine) ?? "as at the source";
+  const requirements = section("To restore it", [
+    ["start QEMU", `-machine ${machineName} -incoming defer -S`],
+    [
+      "the rest",
+      "QEMU 9.0 or later; devices, UUID, RAM size and accelerator as at the source, and a QMP socket",
+    ],
+    ["RAM", "must be all zero: start QEMU afresh, and truncate a shared memory file to 0 and back before"],
+  ]);
+  const names = ["events", ...capabilities];
+  const uri = `file:${path}${base === 0 ? "" : `,offset=${base}`}`;
+  const commands = [
+    { execute: "qmp_capabilities" },
+    {
+      execute: "migrate-set-capabilities",
+      arguments: { capabilities: names.map((capability) => ({ capability, state: true })) },
+    },
+    { execute: "migrate-incoming", arguments: { uri } },
+    { execute: "query-migrate" },
+  ];
+  return `${requirements}
+  then, by QMP (socat - unix:vm.qmp), in this order (the file's path as QEMU sees it):
+${copied(commands.map(jsonLine))}
+  and, once query-migrate says completed, not before:
+${copied([jsonLine({ execute: "cont" })])}`;
+}

@@ -1,0 +1,96 @@
+import { FOOTER_BYTES, footerOffset, TRAILER_VERSION } from "../../formats/mapped-ram/footer.ts";
+import { type MappedStream, streamSpans } from "../../formats/mapped-ram/model.ts";
+import type { Source } from "../../io/source.ts";
+import type { MappedBlockReport, MappedRamReport, UsedRange } from "../reports.ts";
+import { type MappedImage, type OpenFile, openMapped, readFooter } from "./open.ts";
+import { sumStream, walkStream } from "./stream.ts";
+
+/**
+ * Says what a mapped-ram file is; its pages are not read. One without a seal of ours is described from its stream alone.
+ * @throws MultifdError NOT_AN_IMAGE, IMAGE_DAMAGED, UNSUPPORTED_VERSION, IO
+ */
+export async function inspectMapped(path: string, source: Source): Promise<MappedRamReport> {
+  const file = openFileOf(source);
+  const footer = await readFooter(file, source.base);
+  if (footer?.seal) return sealedReport(path, source.base, await openMapped(file, source.base));
+  const end = footer === null ? file.bytes : footerOffset(file.bytes);
+  const stream = await walkStream(file.fd, source.base, end);
+  const { presentPages } = await sumStream(file.fd, stream);
+  return {
+    ...streamFacts(path, stream, presentPages),
+    sealed: false,
+    seal: footer === null ? "none of multifd-helper" : "never finished",
+    imageUuid: footer?.uuid ?? null,
+    created: footer === null ? null : new Date(footer.createdMs).toISOString(),
+    bytes: null,
+    metadata: null,
+    checksum: "none",
+    ranges: streamRanges(stream),
+  };
+}
+
+/** A file as the readers of its stream take it. */
+export function openFileOf({ fd, base, available }: Source): OpenFile {
+  return { fd, bytes: base + available };
+}
+
+function sealedReport(path: string, base: number, { footer, trailer, stream }: MappedImage): MappedRamReport {
+  const { seal, metadata, map } = trailer;
+  const present = map.blocks.map(({ presentPages }) => presentPages);
+  const regions = Object.entries({ map: seal.map, metadata: seal.metadata, checksums: seal.sums });
+  return {
+    ...streamFacts(path, stream, present),
+    sealed: true,
+    seal: "sealed",
+    imageUuid: footer.uuid,
+    created: new Date(footer.createdMs).toISOString(),
+    bytes: seal.imageEnd - base,
+    metadata,
+    checksum: map.checksums ? "crc32" : "none",
+    ranges: [
+      ...streamRanges(stream),
+      ...regions.flatMap(([what, { offset, length }]) => (length === 0 ? [] : [{ what, offset, length }])),
+      { what: "footer", offset: seal.imageEnd - FOOTER_BYTES, length: FOOTER_BYTES },
+    ],
+  };
+}
+
+type StreamFacts = Pick<
+  MappedRamReport,
+  | "path"
+  | "format"
+  | "formatVersion"
+  | "base"
+  | "dataBytes"
+  | "machine"
+  | "pageSize"
+  | "capabilities"
+  | "blocks"
+>;
+
+function streamFacts(path: string, stream: MappedStream, presentPages: readonly number[]): StreamFacts {
+  const { base, machine, pageSize, capabilities } = stream;
+  const blocks = stream.blocks.map(
+    ({ name, usedLength, pagesOffset }, n): MappedBlockReport => ({
+      name,
+      usedLength,
+      pagesOffset,
+      presentPages: presentPages[n] ?? 0,
+    }),
+  );
+  const pages = blocks.reduce((sum, block) => sum + block.presentPages * pageSize, 0);
+  const own = streamSpans(stream).reduce((sum, { length }) => sum + length, 0);
+  return {
+    ...{ path, format: "mapped-ram", formatVersion: TRAILER_VERSION, base, dataBytes: pages + own },
+    ...{ machine, pageSize, capabilities, blocks },
+  };
+}
+
+/** The stream's own bytes, and each pages region as a whole: which of its pages count, its bitmap says. */
+function streamRanges(stream: MappedStream): UsedRange[] {
+  const own = streamSpans(stream).map((span) => ({ what: "stream", ...span }));
+  const pages = stream.blocks.map(({ name, pagesOffset, usedLength }) => {
+    return { what: `pages of ${name}`, offset: pagesOffset, length: usedLength };
+  });
+  return [...own, ...pages].sort((a, b) => a.offset - b.offset);
+}

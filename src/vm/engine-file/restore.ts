@@ -1,0 +1,71 @@
+import fs from "node:fs";
+import { verifyMapped } from "../../control/mapped-ram/verify.ts";
+import { withSealedImage } from "../../control/opened-image.ts";
+import type { RestoreOptions, RunOptions } from "../../control/options.ts";
+import { teller } from "../../control/telling.ts";
+import { MultifdError } from "../../errors.ts";
+import type { ImageMetadata } from "../../formats/image/model.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import { type FileForQemu, giveFile } from "./file-uri.ts";
+import { type CapabilityState, probeMappedRam } from "./offers.ts";
+
+export interface FileRestoreOptions extends RunOptions, Pick<RestoreOptions, "verify"> {
+  /** Threads with which QEMU reads, 0..255, whatever they were at the save; 0: without multifd, and then without O_DIRECT. */
+  readonly channels: number;
+}
+
+/** A restore that QEMU may begin. finishFileRestore ends it, whatever became of it. */
+export interface PreparedFileRestore {
+  /** To be set before `migrate-incoming`. */
+  readonly capabilities: readonly CapabilityState[];
+  readonly parameters: Readonly<Record<string, string | number | boolean>>;
+  /** For `migrate-incoming`. */
+  readonly uri: string;
+  readonly directIo: boolean;
+  readonly metadata: ImageMetadata;
+  readonly file: FileForQemu;
+}
+
+/**
+ * Checks the seal of a mapped-ram image, and with `verify: "first"` each of its pages, and hands it to a QEMU that waits
+ * (`-incoming defer`). QEMU itself checks nothing: without "first" a damaged page reaches the VM.
+ * @throws MultifdError NOT_SEALED, IMAGE_DAMAGED, NOT_AN_IMAGE, QEMU_UNSUPPORTED, QEMU_FAILED, USAGE, IO …
+ */
+export async function prepareFileRestore(
+  monitor: Monitor,
+  options: FileRestoreOptions,
+): Promise<PreparedFileRestore> {
+  const offer = await probeMappedRam(monitor);
+  return withSealedImage<PreparedFileRestore>(options, refuseStreams, async (source, image) => {
+    if (options.verify === "first") {
+      teller(options)({ event: "verified", ...(await verifyMapped(options, source.fd, image)) });
+    }
+    const multifd = options.channels > 0;
+    const directIo = source.directIo && multifd && offer.directIo;
+    const request = { fd: source.fd, path: pathOf(options.image), mode: fs.constants.O_RDONLY };
+    const file = await giveFile(monitor, { ...request, directIo, offset: source.base });
+    return {
+      capabilities: offer.capabilities(multifd),
+      parameters: {
+        ...(multifd ? { "multifd-channels": options.channels } : {}),
+        ...(offer.directIo ? { "direct-io": directIo } : {}),
+      },
+      ...{ uri: file.uri, directIo, metadata: image.trailer.metadata, file },
+    };
+  });
+}
+
+/** Takes the file back from QEMU, once it has loaded it or failed to. */
+export async function finishFileRestore({ file }: PreparedFileRestore): Promise<void> {
+  await file.release();
+}
+
+function pathOf(image: string): string | null {
+  return image.startsWith("fd:") ? null : fs.realpathSync(image);
+}
+
+async function refuseStreams(): Promise<never> {
+  const text =
+    "this image holds the streams of a migration, which QEMU cannot read from a file: use --engine helper";
+  throw new MultifdError("USAGE", text);
+}

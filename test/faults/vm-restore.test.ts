@@ -1,0 +1,174 @@
+import { appendFile, open, writeFile } from "node:fs/promises";
+import { beforeEach, expect, test } from "vitest";
+import { pickAccelerator } from "../../src/demo/accelerator.ts";
+import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
+import { fillRam } from "../../src/demo/ram-pattern.ts";
+import { inspect } from "../../src/index.ts";
+import { type HelperProcess, useHelpers } from "../support/helper-process.ts";
+import { type OperatorVmOptions, operatorArgs, useOperatorVms } from "../support/operator-vm.ts";
+import { describeEachQemu } from "../support/qemus.ts";
+import { runWell } from "../support/run.ts";
+
+const RAM = 64 * 2 ** 20;
+
+describeEachQemu("a restore into a QEMU of ours that fails leaves no QEMU and no changed image", (binary) => {
+  const vms = useOperatorVms();
+  const start = useHelpers();
+  let ram: RamFile;
+  let options: OperatorVmOptions;
+  let serial: readonly string[];
+  let checksum: string;
+  const image = (): string => vms.file("vm.mfd");
+  const disk = (): string => vms.file("disk.raw");
+
+  beforeEach(async () => {
+    ram = await createRamFile(RAM);
+    await fillRam(ram.path, RAM, 3);
+    await writeFile(disk(), Buffer.alloc(2 ** 20));
+    const accelerator = await pickAccelerator(binary);
+    options = { binary, ramBytes: RAM, accelerator, disks: [{ path: disk() }] };
+    const vm = await vms.start({ ...options, ramPath: ram.path, start: "paused" });
+    await start(["save", image(), "--json", "--qmp", vm.monitorPath, "--checksum", "crc32"]).success();
+    serial = vm.serial.args;
+    checksum = await sha256(image());
+    // The destination's RAM is of the same name, and fresh: a directory is where QEMU makes a file without a name.
+    options = { ...options, ramPath: "/dev/shm" };
+    return () => ram.close();
+  });
+
+  function restore(args: readonly string[] = [], qemuArgs: readonly string[] = []): HelperProcess {
+    const command = [binary.path, ...operatorArgs(options), ...serial, ...qemuArgs];
+    return start(["restore", image(), "--json", ...args, "--", ...command]);
+  }
+
+  async function expectNothingLeft(): Promise<void> {
+    await expect.poll(() => qemusWith(serial.join(" ")), { timeout: 10_000 }).toEqual([]);
+    expect(await sha256(image())).toBe(checksum);
+  }
+
+  async function untilMoving(helper: HelperProcess): Promise<void> {
+    await helper.waitEvent("progress", ({ bytes }) => Number(bytes) > 2 ** 20);
+  }
+
+  test("a damaged block", async () => {
+    const { ranges } = await inspect({ image: image() });
+    const at = ranges.find(({ what }) => what === "channel 0") as { offset: number; length: number };
+    await flip(image(), at.offset + Math.floor(at.length / 2));
+    checksum = await sha256(image());
+    expect(await restore().failure()).toMatchObject({ code: "IMAGE_DAMAGED", status: 4 });
+    await expectNothingLeft();
+  });
+
+  test("SIGTERM in the middle", async () => {
+    const helper = restore(["--rate", "10M"]);
+    await untilMoving(helper);
+    helper.signal("SIGTERM");
+    expect(await helper.failure()).toMatchObject({ code: "CANCELLED", status: 143 });
+    await expectNothingLeft();
+  });
+
+  test("SIGKILL in the middle", async () => {
+    const helper = restore(["--rate", "10M"]);
+    await untilMoving(helper);
+    await helper.kill();
+    await expectNothingLeft();
+  });
+
+  test("QEMU is killed in the middle", async () => {
+    const helper = restore(["--rate", "10M"]);
+    await untilMoving(helper);
+    const qemus = await qemusWith(serial.join(" "));
+    expect(qemus).toHaveLength(1);
+    for (const pid of qemus) process.kill(pid, "SIGKILL");
+    expect(await helper.failure()).toMatchObject({ code: "QEMU_FAILED", status: 7 });
+    await expectNothingLeft();
+  });
+
+  test("QEMU itself refuses the image: its words are the reason", async () => {
+    options = { ...options, machine: "pc" };
+    expect(await restore().failure()).toMatchObject({
+      code: "VM_MISMATCH",
+      message: expect.stringMatching(/its machine type is pc-i440fx\S+ and was pc-q35/),
+    });
+    const helper = restore(["--force"]);
+    expect(await helper.failure()).toMatchObject({ code: "QEMU_FAILED", status: 7 });
+    expect(helper.stderr).toMatch(/Machine type received is 'pc-q35/);
+    await expectNothingLeft();
+  });
+
+  test("the disk was written since the save: refused before anything is loaded, unless --force", async () => {
+    const unchanged = restore(["--paused"]);
+    await unchanged.waitEvent("completed");
+    unchanged.signal("SIGTERM");
+    expect(await unchanged.exit()).toBe(0);
+    await appendFile(disk(), Buffer.alloc(512));
+    expect(await restore().failure()).toMatchObject({
+      code: "DISK_CHANGED",
+      status: 4,
+      message: expect.stringContaining(`${disk()} had 1048576 bytes and has 1049088`),
+    });
+    await expectNothingLeft();
+    const forced = restore(["--force"]);
+    await forced.waitEvent("completed");
+    forced.signal("SIGTERM");
+    expect(await forced.exit()).toBe(0);
+  });
+
+  test.each([
+    [["-incoming", "defer"], "-incoming must not be among QEMU's arguments"],
+    [["-daemonize"], "-daemonize must not be among QEMU's arguments: use --detach"],
+  ])("%s is refused", async (args, message) => {
+    expect(await restore([], args).failure()).toMatchObject({
+      code: "USAGE",
+      message: expect.stringContaining(message),
+    });
+  });
+
+  test("a QEMU that does not start", async () => {
+    const helper = restore([], ["-device", "there-is-no-such-device"]);
+    expect(await helper.failure()).toMatchObject({ code: "QEMU_FAILED", status: 7 });
+    expect(helper.stderr).toContain("there-is-no-such-device");
+    const missing = start(["restore", image(), "--json", "--", vms.file("no-qemu"), "-m", "64M"]);
+    expect(await missing.failure()).toMatchObject({ code: "QEMU_MISSING", status: 7 });
+    await expectNothingLeft();
+  });
+
+  test("a QEMU that does not wait for an image, or has waited once already", async () => {
+    const running = await vms.start(options);
+    const into = (qmp: string): HelperProcess => start(["restore", image(), "--json", "--qmp", qmp]);
+    expect(await into(running.monitorPath).failure()).toMatchObject({
+      code: "VM_STATE",
+      status: 7,
+      message: expect.stringContaining("start it with -incoming defer -S"),
+    });
+    await running.process.kill();
+    const used = await vms.start({ ...options, start: "incoming" });
+    await used.qmp.execute("migrate-incoming", { uri: `unix:${vms.file("used")}` });
+    expect(await into(used.monitorPath).failure()).toMatchObject({
+      code: "VM_STATE",
+      message: expect.stringContaining("start it anew"),
+    });
+  });
+});
+
+/** Processes with this text among their arguments that are QEMUs. */
+async function qemusWith(text: string): Promise<number[]> {
+  const listed = await runWell("ps", ["-wweo", "pid=,args="]);
+  return listed
+    .split("\n")
+    .filter((line) => line.includes(text) && /qemu-system\S* -/.test(line) && !line.includes("restore"))
+    .map((line) => Number.parseInt(line, 10));
+}
+
+async function sha256(file: string): Promise<string> {
+  return (await runWell("sha256sum", [file])).split(" ")[0] as string;
+}
+
+async function flip(path: string, at: number): Promise<void> {
+  const file = await open(path, "r+");
+  const byte = Buffer.alloc(1);
+  await file.read(byte, 0, 1, at);
+  byte.writeUInt8(byte.readUInt8(0) ^ 1, 0);
+  await file.write(byte, 0, 1, at);
+  await file.close();
+}
