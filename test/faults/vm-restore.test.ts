@@ -4,12 +4,16 @@ import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
 import { fillRam } from "../../src/demo/ram-pattern.ts";
 import { inspect } from "../../src/index.ts";
+import { exampleImage } from "../support/example-image.ts";
 import { type HelperProcess, useHelpers } from "../support/helper-process.ts";
 import { type OperatorVmOptions, operatorArgs, useOperatorVms } from "../support/operator-vm.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 import { runWell } from "../support/run.ts";
+import { useScratch } from "../support/scratch.ts";
 
 const RAM = 64 * 2 ** 20;
+const scratch = useScratch();
+const startAlone = useHelpers();
 
 describeEachQemu("a restore into a QEMU of ours that fails leaves no QEMU and no changed image", (binary) => {
   const vms = useOperatorVms();
@@ -114,16 +118,6 @@ describeEachQemu("a restore into a QEMU of ours that fails leaves no QEMU and no
     expect(await forced.exit()).toBe(0);
   });
 
-  test.each([
-    [["-incoming", "defer"], "-incoming must not be among QEMU's arguments"],
-    [["-daemonize"], "-daemonize must not be among QEMU's arguments: use --detach"],
-  ])("%s is refused", async (args, message) => {
-    expect(await restore([], args).failure()).toMatchObject({
-      code: "USAGE",
-      message: expect.stringContaining(message),
-    });
-  });
-
   test("a QEMU that does not start", async () => {
     const helper = restore([], ["-device", "there-is-no-such-device"]);
     expect(await helper.failure()).toMatchObject({ code: "QEMU_FAILED", status: 7 });
@@ -149,6 +143,22 @@ describeEachQemu("a restore into a QEMU of ours that fails leaves no QEMU and no
       message: expect.stringContaining("start it anew"),
     });
   });
+});
+
+test.each([
+  [["-incoming", "defer"], "-incoming must not be among QEMU's arguments"],
+  [["-daemonize"], "-daemonize must not be among QEMU's arguments: use --detach"],
+])("%s is refused", async (args, message) => {
+  await writeFile(scratch.file("vm.mfd"), exampleImage().bytes);
+  const helper = startAlone([
+    "restore",
+    scratch.file("vm.mfd"),
+    "--json",
+    "--",
+    "qemu-system-x86_64",
+    ...args,
+  ]);
+  expect(await helper.failure()).toMatchObject({ code: "USAGE", message: expect.stringContaining(message) });
 });
 
 /** Processes with this text among their arguments that are QEMUs. */

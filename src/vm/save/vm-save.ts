@@ -148,6 +148,7 @@ export class VmSave {
    * disk), QEMU sees a broken pipe: then ours is.
    */
   async #reasonFor(error: unknown): Promise<unknown> {
+    if (this.#cancelled !== null) return this.#cancelled;
     if (!(error instanceof MultifdError) || error.exitStatus !== PEERS_FAULT) return error;
     const { reason } = this.#stop.signal;
     if (reason !== undefined) return reason;
