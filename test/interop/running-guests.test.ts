@@ -3,8 +3,6 @@ import { rm, writeFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { pickAccelerator } from "../../src/demo/accelerator.ts";
-import { restore, save } from "../../src/index.ts";
-import { listenForMigration, migrateTo, waitMigration } from "../../src/vm/migration.ts";
 import {
   counterByMonitor,
   counterInRam,
@@ -12,7 +10,7 @@ import {
   countingDisk,
   countsTold,
 } from "../support/counting-guest.ts";
-import { configure, untilListening } from "../support/lab.ts";
+import { useHelpers } from "../support/helper-process.ts";
 import { bootLinux, describeLinuxGuest } from "../support/linux-guest.ts";
 import { type OperatorVm, type OperatorVmOptions, useOperatorVms } from "../support/operator-vm.ts";
 import { describeEachQemu } from "../support/qemus.ts";
@@ -21,28 +19,20 @@ import { linesOf } from "../support/serial-log.ts";
 const MIB = 2 ** 20;
 const RAM = 64 * MIB;
 const LINE_EVERY = 16;
-const CHANNELS = { channels: 4 };
-const MIGRATION_MS = 60_000;
 
 const run = promisify(execFile);
 const vms = useOperatorVms();
+const start = useHelpers();
 
 /** Saves a VM that runs on until QEMU stops it by itself. */
 async function saveRunning(vm: OperatorVm, image: string): Promise<void> {
-  await configure(vm.process, CHANNELS);
-  const listen = `unix:${vms.file("out")}`;
-  const { run: saving } = await untilListening(save, { image, listen, workers: 2 });
-  await migrateTo(vm.qmp, listen);
-  await Promise.all([saving, waitMigration(vm.qmp, MIGRATION_MS)]);
+  const how = ["--live", "--then", "pause"];
+  await start(["save", image, "--json", "--qmp", vm.monitorPath, ...how]).success();
 }
 
 /** Restores into a VM started with "incoming"; the guest does not run yet. */
 async function restoreInto(vm: OperatorVm, image: string): Promise<void> {
-  await configure(vm.process, CHANNELS);
-  const connect = `unix:${vms.file("in")}`;
-  await listenForMigration(vm.qmp, connect);
-  await restore({ image, connect, workers: 2 });
-  await waitMigration(vm.qmp, MIGRATION_MS);
+  await start(["restore", image, "--json", "--qmp", vm.monitorPath, "--paused"]).success();
 }
 
 describeEachQemu("a guest that counts", (binary) => {
