@@ -67,11 +67,19 @@ function workingDirectory(pid: number | null): string | null {
   }
 }
 
+/** {"driver":"raw","file":{"driver":"file","filename":"/a"},"backing":{…}}: the file of the node itself. */
 function pathInJson(text: string, pid: number | null): string | null {
+  let node: JsonNode | undefined;
   try {
-    const found = /"filename": ?("(?:[^"\\]|\\.)*")/.exec(text)?.[1];
-    return found === undefined ? null : localPath(JSON.parse(found) as string, pid);
+    node = JSON.parse(text) as JsonNode;
   } catch {
     return null;
   }
+  while (node?.filename === undefined && typeof node?.file === "object") node = node.file;
+  return node?.filename === undefined ? null : localPath(node.filename, pid);
+}
+
+interface JsonNode {
+  readonly filename?: string;
+  readonly file?: JsonNode | string;
 }
