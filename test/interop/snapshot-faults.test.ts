@@ -1,12 +1,15 @@
+import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
 import {
   countingDisks,
   countingSetup,
   diskFiles,
   expectCounting,
+  COUNTING_RAM as RAM_BYTES,
   startCounting,
 } from "../support/counting-vm.ts";
 import { type FaultSpec, withFault } from "../support/fault-spec.ts";
@@ -21,8 +24,8 @@ const FULL: FaultSpec = {
 };
 /** The image gets its name. By then the disks have their overlays in any mode. */
 const PUBLISHING = { thread: "main", call: "renameSync", nth: 1, when: "before" } as const;
-/** So slow that it is still going on when it is hit. */
-const SLOWLY = ["--rate", "64K"];
+/** So slow, with RAM that is full of data, that it is still going on when it is hit. */
+const SLOWLY = ["--rate", "4M"];
 
 describeEachQemu("a snapshot that fails", (binary) => {
   const vms = useOperatorVms();
@@ -34,9 +37,16 @@ describeEachQemu("a snapshot that fails", (binary) => {
     return start(args, helper);
   }
 
+  let ram: RamFile;
+  beforeEach(async () => {
+    ram = await createRamFile(RAM_BYTES);
+  });
+  afterEach(() => ram.close());
+
   async function counting() {
     const disks = await countingDisks(vms);
-    const vm = await startCounting(vms, countingSetup(binary, disks));
+    await writeFile(ram.path, randomBytes(RAM_BYTES), { flag: "r+" });
+    const vm = await startCounting(vms, { ...countingSetup(binary, disks), ramPath: ram.path });
     const files = disks.map(({ path }) => path);
     return {
       vm,

@@ -10,9 +10,11 @@ import type { OperatorDisk, OperatorVm, OperatorVmOptions, OperatorVms } from ".
 const MIB = 2 ** 20;
 const run = promisify(execFile);
 
+export const COUNTING_RAM: number = 64 * MIB;
+
 /** What every counting VM here is: two disks, one raw and one qcow2, that get each count. */
 export function countingSetup(binary: QemuBinary, disks: readonly OperatorDisk[]): OperatorVmOptions {
-  return { binary, ramBytes: 64 * MIB, disks };
+  return { binary, ramBytes: COUNTING_RAM, disks };
 }
 
 /** Its disks, before it was ever started. */
@@ -33,9 +35,9 @@ export async function overlaysOf(disks: readonly OperatorDisk[], name: string): 
   return overlays;
 }
 
-/** Something is written to a disk that no VM uses. */
+/** Something is written to a qcow2 that no VM uses. */
 export async function writeSector(path: string): Promise<void> {
-  await run("qemu-io", ["-f", "qcow2", "-c", "write -P 1 65536 512", path]);
+  await run("qemu-img", ["bench", "-w", "-c", "1", "-f", "qcow2", path]);
 }
 
 export async function startCounting(vms: OperatorVms, options: OperatorVmOptions): Promise<OperatorVm> {

@@ -1,11 +1,12 @@
 import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { expect, test } from "vitest";
-import type { DiskRecord } from "../../../src/formats/image/model.ts";
-import { localPath } from "../../../src/vm/disks/block-info.ts";
-import { checkDisks } from "../../../src/vm/disks/check.ts";
-import { holdsNothing } from "../../../src/vm/disks/qcow2.ts";
-import { useScratch } from "../../support/scratch.ts";
+import type { DiskRecord } from "../../src/formats/image/model.ts";
+import { localPath } from "../../src/vm/disks/block-info.ts";
+import { checkDisks } from "../../src/vm/disks/check.ts";
+import { holdsNothing } from "../../src/vm/disks/qcow2.ts";
+import { writeSector } from "../support/counting-vm.ts";
+import { useScratch } from "../support/scratch.ts";
 
 const scratch = useScratch();
 
@@ -49,7 +50,7 @@ test("an overlay holds nothing until something is written to it", async () => {
   for (const size of ["1M", "2T"]) {
     const fresh = overlay(size);
     expect(await holdsNothing(fresh)).toBe(true);
-    execFileSync("qemu-io", ["-f", "qcow2", "-c", "write -P 1 65536 512", fresh.file as string]);
+    await writeSector(fresh.file as string);
     expect(await holdsNothing(fresh)).toBe(false);
   }
 });
@@ -91,7 +92,7 @@ test.each<[string, Partial<DiskRecord>]>([
 
 test("a missing disk, an overlay over another disk, and one that was written are refused", async () => {
   const written = overlay();
-  execFileSync("qemu-io", ["-f", "qcow2", "-c", "write -P 1 0 512", written.file as string]);
+  await writeSector(written.file as string);
   for (const [layers, message] of [
     [[], "disk0 (/vm.raw) is missing"],
     [
