@@ -4,6 +4,7 @@ export type {
   ChannelName,
   ChannelProgress,
   CompletedEvent,
+  DiskOverlay,
   DrainedEvent,
   FailedEvent,
   ImageFacts,
@@ -45,4 +46,6 @@ export { type RestoreVmOptions, restoreVm } from "./vm/restore/restore-vm.ts";
 export type { LiveLimits } from "./vm/save/live-policy.ts";
 export type { SaveVmOptions } from "./vm/save/options.ts";
 export { saveVm } from "./vm/save/save-vm.ts";
+export type { SnapshotVmOptions } from "./vm/snapshot/options.ts";
+export { snapshotVm } from "./vm/snapshot/snapshot-vm.ts";
 export type { VmTarget } from "./vm/target.ts";

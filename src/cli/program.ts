@@ -7,6 +7,7 @@ import { addInspectCommand } from "./commands/inspect.ts";
 import { addRecoverCommand } from "./commands/recover.ts";
 import { addRestoreCommand } from "./commands/restore.ts";
 import { addSaveCommand } from "./commands/save.ts";
+import { addSnapshotCommand } from "./commands/snapshot.ts";
 import { addVerifyCommand } from "./commands/verify.ts";
 import { type ExitStatus, exitStatusOf } from "./exit.ts";
 import { type Output, openOutput } from "./output.ts";
@@ -57,6 +58,7 @@ function buildProgram(output: Output, status: ExitStatus): Command {
     .configureOutput({ outputError: () => undefined });
   addSaveCommand(program, output);
   addRestoreCommand(program, output, status);
+  addSnapshotCommand(program, output);
   addInspectCommand(program, output);
   addVerifyCommand(program, output);
   addCapabilitiesCommand(program, output);

@@ -12,14 +12,18 @@ export interface VmFlags {
   readonly connectUri?: string;
 }
 
-/** How QEMU is driven by save. */
-export interface QemuSaveFlags extends VmFlags {
-  readonly engine?: "helper" | "file";
+/** How a VM that runs is saved. */
+export interface MigrationFlags {
   readonly compression?: Compression;
   readonly live?: true;
   readonly maxDowntime?: number;
   readonly maxPasses?: number;
   readonly maxSeconds?: number;
+}
+
+/** How QEMU is driven by save. */
+export interface QemuSaveFlags extends VmFlags, MigrationFlags {
+  readonly engine?: "helper" | "file";
   readonly then?: "quit" | "pause" | "resume";
 }
 
@@ -53,7 +57,7 @@ export function addDomainOptions(command: Command): Command {
 }
 
 export function addQemuSaveOptions(command: Command): Command {
-  return addDomainOptions(command)
+  addDomainOptions(command)
     .addOption(
       valued(
         "--then <what>",
@@ -67,7 +71,16 @@ export function addQemuSaveOptions(command: Command): Command {
         "helper: our data path; file: QEMU (9.0 and later) writes a mapped-ram image (default: helper)",
         parseChoice(["helper", "file"] as const),
       ),
-    )
+    );
+  return addMigrationOptions(
+    command,
+    "let the VM run while it is saved, and stop it for the last of it only",
+  );
+}
+
+/** @param live what --live means */
+export function addMigrationOptions(command: Command, live: string): Command {
+  return command
     .addOption(
       valued(
         "--compression <method>",
@@ -75,7 +88,7 @@ export function addQemuSaveOptions(command: Command): Command {
         parseCompression,
       ),
     )
-    .option("--live", "let the VM run while it is saved, and stop it for the last of it only")
+    .option("--live", live)
     .addOption(
       valued(
         "--max-downtime <seconds>",
@@ -133,11 +146,16 @@ export function qemuFlags({
 export function qemuSaveOptions(
   flags: QemuSaveFlags,
 ): Pick<SaveVmOptions, "afterwards" | "engine" | "compression" | "compressionLevel" | "live"> {
-  const { engine, compression, live, maxDowntime, maxPasses, maxSeconds, then } = flags;
+  const { then: afterwards, engine } = flags;
+  return { afterwards, engine, ...migrationOptions(flags) };
+}
+
+export function migrationOptions(
+  flags: MigrationFlags,
+): Pick<SaveVmOptions, "compression" | "compressionLevel" | "live"> {
+  const { compression, live, maxDowntime, maxPasses, maxSeconds } = flags;
   if (!live) refuseWithout("--live", { maxDowntime, maxPasses, maxSeconds });
   return {
-    afterwards: then,
-    engine,
     compression: compression?.method,
     compressionLevel: compression?.level,
     live: live ? { maxDowntimeMs: maxDowntime, maxPasses, maxMs: maxSeconds } : undefined,

@@ -112,6 +112,18 @@ export interface CompletedEvent {
   readonly elapsedMs: number;
   readonly image: ImageFacts;
   readonly channels: readonly ChannelFigures[];
+  /** A snapshot with disks only: where the VM's disks go on. */
+  readonly disks?: readonly DiskOverlay[];
+}
+
+/** An external snapshot of a disk. */
+export interface DiskOverlay {
+  /** qdev id or QOM path of the device, or its old-style name. */
+  readonly device: string;
+  /** The file that holds the disk as it was at the moment of the image. */
+  readonly base: string;
+  /** The qcow2 over it that takes what the VM writes since. */
+  readonly overlay: string;
 }
 
 /** Failure: the one reason, and nothing comes after it. */

@@ -31,8 +31,10 @@ export function addRecoverCommand(program: Command, output: Output): void {
     });
 }
 
-function describe({ journal, state, migration }: Recovery): string {
+function describe({ journal, state, migration, overlays }: Recovery): string {
   const word = journal ? "as its killed save left word" : "no killed save left word of how it was";
   const hint = !journal && state !== "running" ? "; --cont lets it run" : "";
-  return `The VM is ${state}, its last migration ${migration} (${word})${hint}.\n`;
+  const disks =
+    overlays.length === 0 ? "" : `; its disks go on in ${overlays.join(", ")}: keep what is below`;
+  return `The VM is ${state}, its last migration ${migration} (${word})${hint}${disks}.\n`;
 }

@@ -15,6 +15,7 @@ export interface GuardedSave {
   readonly afterwards: Then;
   /** Settings as they are to be again. */
   readonly settings: Settings;
+  readonly overlays: Journal["overlays"];
 }
 
 export interface Guarded {
@@ -32,7 +33,7 @@ export interface Guarded {
  */
 export async function guarded<T>(
   { target, monitor, survey }: VmSession,
-  { image, offset, afterwards, settings }: GuardedSave,
+  { image, offset, afterwards, settings, overlays }: GuardedSave,
   work: (guarded: Guarded) => Promise<T>,
 ): Promise<T> {
   refuseStaleJournal(target, monitor.pid);
@@ -49,6 +50,7 @@ export async function guarded<T>(
     image: inheritedFd(image) === null ? resolve(image) : image,
     offset,
     startedMs: Date.now(),
+    overlays: overlays.map(({ overlay }) => ({ overlay })),
     directory,
   };
   const path = journalPath(target);

@@ -3,7 +3,7 @@ import { toFailure } from "../../errors.ts";
 import { QemuWatch } from "../qemu-watch.ts";
 import { openMonitor, targetName, targetOption } from "../target.ts";
 import { type Journal, readJournal, removeJournal } from "./journal.ts";
-import { carryOut } from "./rescue.ts";
+import { type CarriedOut, carryOut } from "./rescue.ts";
 
 /*
  * The guardian's program, started by guardian.ts: `node guardian-main.js recover JOURNAL`, or `kill PID`. It waits for
@@ -34,9 +34,11 @@ async function recover(path: string): Promise<void> {
   const deadline = Date.now() + PATIENCE_MS;
   for (;;) {
     try {
-      const state = await putRight(journal);
+      const { state, overlays } = await putRight(journal);
       removeJournal(path);
-      tell(`the VM at ${targetName(journal.target)} is ${state}`);
+      const disks =
+        overlays.length === 0 ? "" : `; its disks go on in ${overlays.join(", ")}: keep what is below`;
+      tell(`the VM at ${targetName(journal.target)} is ${state}${disks}`);
       return;
     } catch (error) {
       if (Date.now() > deadline) {
@@ -52,7 +54,7 @@ async function recover(path: string): Promise<void> {
   }
 }
 
-async function putRight(journal: Journal): Promise<string> {
+async function putRight(journal: Journal): Promise<CarriedOut> {
   const monitor = await openMonitor(journal.target, ANSWER_MS);
   try {
     return await carryOut(monitor, journal);

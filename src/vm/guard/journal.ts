@@ -36,6 +36,8 @@ export interface Journal {
   readonly offset: number;
   /** When the save began, in milliseconds since 1970: an image that is newer is its image. */
   readonly startedMs: number;
+  /** Overlays that the VM's disks got, or were to get: where they did, what the VM writes is in them. */
+  readonly overlays: readonly { readonly overlay: string }[];
   /** Where the migration's socket is: to be removed. */
   readonly directory: string;
 }

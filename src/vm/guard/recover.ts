@@ -21,6 +21,8 @@ export interface Recovery {
   /** RunState of the VM now, or "ended". */
   readonly state: string;
   readonly migration: string;
+  /** Overlays of a snapshot that did not finish: what the VM writes is in them, and they need the files below. */
+  readonly overlays: readonly string[];
 }
 
 /** Capabilities that a save turns on and that make later migrations fail or mean something else. */
@@ -44,8 +46,9 @@ export async function recover({ vm, run = false, signal }: RecoverOptions): Prom
     // Another QEMU at the same place is none of the journal's business.
     const journal = found?.qemuPid === monitor.pid ? found : null;
     let state: string;
+    let overlays: readonly string[] = [];
     if (journal !== null) {
-      state = await carryOut(monitor, journal);
+      ({ state, overlays } = await carryOut(monitor, journal));
     } else {
       await cancelMigration(monitor);
       const { capabilities } = await readSettings(monitor);
@@ -56,7 +59,7 @@ export async function recover({ vm, run = false, signal }: RecoverOptions): Prom
     if (run && state !== "ended" && state !== "running") state = await goOn(monitor, true);
     removeJournal(path);
     const migration = state === "ended" ? "completed" : await migrationStatus(monitor);
-    return { journal: journal !== null, state, migration };
+    return { journal: journal !== null, state, migration, overlays };
   } finally {
     await monitor.close();
   }

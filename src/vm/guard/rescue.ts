@@ -5,6 +5,7 @@ import { inheritedFd } from "../../io/image-target/file-kind.ts";
 import { removePartial } from "../../io/image-target/replacement.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { cancelMigration, untilCleanedUp } from "../cancel.ts";
+import { overlaysInUse } from "../disks/overlays-in-use.ts";
 import { type Settings, set } from "../settings.ts";
 import { runState } from "../survey.ts";
 import type { Journal } from "./journal.ts";
@@ -40,12 +41,21 @@ export async function goOn(monitor: Monitor, running: boolean): Promise<string> 
   return (await runState(monitor)).status;
 }
 
+/** What became of a VM. */
+export interface CarriedOut {
+  /** RunState, or "ended". */
+  readonly state: string;
+  /** Overlays of a snapshot that the VM's disks go on in. */
+  readonly overlays: readonly string[];
+}
+
 /** Does what a journal asks for when the process that wrote it is gone. */
-export async function carryOut(monitor: Monitor, journal: Journal): Promise<string> {
-  if (journal.phase === "published" || (await isPublished(journal))) return await finish(monitor, journal);
-  const state = await rescue(monitor, journal);
-  removeLeftovers(journal);
-  return state;
+export async function carryOut(monitor: Monitor, journal: Journal): Promise<CarriedOut> {
+  const published = journal.phase === "published" || (await isPublished(journal));
+  const state = published ? await finish(monitor, journal) : await rescue(monitor, journal);
+  if (!published) removeLeftovers(journal);
+  const used = state === "ended" ? [] : await overlaysInUse(monitor, journal.overlays);
+  return { state, overlays: used.map(({ overlay }) => overlay) };
 }
 
 /**

@@ -12,13 +12,15 @@ import { SILENT } from "../../control/silent-log.ts";
 import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
-import { checkDisks, recordDisks } from "../disks.ts";
+import { checkDisks } from "../disks/check.ts";
+import { recordLayers } from "../disks/record.ts";
 import { finishFileRestore, prepareFileRestore } from "../engine-file/restore.ts";
 import { QemuWatch } from "../qemu-watch.ts";
 import { DEFAULT_CHANNELS } from "../save/settings-for-save.ts";
 import { runState, surveyVm } from "../survey.ts";
 import { openMonitor, type VmTarget } from "../target.ts";
 import { compareVm } from "./compare.ts";
+import { explainLock } from "./disk-lock.ts";
 import { incomingInfo, listen, listenForImage, refused, waitIncoming } from "./incoming.ts";
 import { checkRamFiles } from "./ram-files.ts";
 
@@ -136,7 +138,7 @@ class VmRestore {
   async #checkDisks(force: boolean): Promise<void> {
     const saved = this.#image.metadata?.vm?.disks ?? [];
     try {
-      checkDisks(saved, await recordDisks(this.#monitor), this.#image.path);
+      await checkDisks(saved, await recordLayers(this.#monitor), this.#image.path);
     } catch (error) {
       if (!force) throw error;
       this.#log.warn({}, `${(error as Error).message}; going on because of --force`);
@@ -233,7 +235,7 @@ class VmRestore {
   async #run(): Promise<void> {
     const run = this.#options.run ?? this.#image.metadata?.vm?.running ?? false;
     const { running } = await runState(this.#monitor);
-    if (run && !running) await this.#monitor.execute("cont");
+    if (run && !running) await this.#monitor.execute("cont").catch(explainLock);
     if (!run && running) await this.#monitor.execute("stop");
     this.#tellVm(run ? "running" : "paused");
   }

@@ -1,5 +1,6 @@
-import type { QemuFigures } from "../../control/events.ts";
+import type { DiskOverlay, QemuFigures } from "../../control/events.ts";
 import type { DiskRecord } from "../../formats/image/model.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
 import type { Then } from "../guard/journal.ts";
 import type { Settings } from "../settings.ts";
 
@@ -17,8 +18,17 @@ export interface SavePlan {
   readonly afterMigrate?: () => Promise<void>;
   /** The disks that fit this memory; asked after afterMigrate. */
   readonly disks: () => Promise<readonly DiskRecord[]>;
-  /** When the save has failed and the migration is over, before the VM goes on: undoes what the plan did. */
-  readonly undo?: () => Promise<void>;
+  /** When the image says what it is to say of the VM: the VM may go on before all of it is on disk. */
+  readonly release?: () => Promise<"running" | null>;
+  /** Overlays that the VM's disks get on the way. */
+  readonly overlays?: readonly DiskOverlay[];
+  /**
+   * When the save has failed, the migration is over and the VM goes on if it ran: undoes what the plan did. Never rejects;
+   * the monitor may be another one.
+   */
+  readonly undo?: (monitor: Monitor) => Promise<void>;
+  /** After a failure: what is not as it was, for its message; null: nothing. */
+  readonly leftovers?: () => string | null;
   /** The VM's disks go on to be written after the moment of the image. */
   readonly ranOn: boolean;
   readonly afterwards: Then;

@@ -1,7 +1,7 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent } from "../../control/events.ts";
 import { MultifdError } from "../../errors.ts";
-import { recordDisks } from "../disks.ts";
+import { recordDisks } from "../disks/record.ts";
 import { type VmSession, withVm } from "../session.ts";
 import type { Engine } from "./engine.ts";
 import { FileEngine } from "./file-engine.ts";

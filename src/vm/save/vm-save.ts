@@ -37,7 +37,10 @@ export class VmSave {
   /** Ends the transfer: by the caller's signal, once QEMU was told, or because QEMU's side failed. */
   readonly #stop = new AbortController();
   #figures: QemuFigures | null = null;
+  /** What of the VM was told last. */
+  #state: VmEvent["state"] | null = null;
   #outcome: Promise<Outcome> | null = null;
+  #description: Promise<SavedVm> | null = null;
   /** Set from the caller's signal on: what QEMU says from then on is only its answer to that. */
   #cancelled: MultifdError | null = null;
 
@@ -52,18 +55,16 @@ export class VmSave {
 
   async execute(): Promise<CompletedEvent> {
     const { image, offset = 0, signal } = this.#options;
-    const { afterwards } = this.#plan;
+    const { afterwards, overlays = [] } = this.#plan;
     throwIfAborted(signal);
-    const completed = await guarded(
-      this.#session,
-      { image, offset, afterwards, settings: this.#before },
-      async (guard) => {
-        const done = await this.#transfer(guard);
-        guard.published();
-        await this.#finish();
-        return done;
-      },
-    );
+    const save = { image, offset, afterwards, settings: this.#before, overlays };
+    const completed = await guarded(this.#session, save, async (guard) => {
+      const done = await this.#transfer(guard);
+      guard.published();
+      await this.#finish();
+      const disks = overlays.map(({ device, base, overlay }) => ({ device, base, overlay }));
+      return disks.length === 0 ? done : { ...done, disks };
+    });
     this.#tell(completed);
     return completed;
   }
@@ -77,13 +78,16 @@ export class VmSave {
         begin: (uri, more) => this.#begin(uri, more),
         figures: () => this.#figures,
         outcome: () => this.#outcome as Promise<Outcome>,
-        describe: (outcome) => this.#describe(outcome),
+        describe: (outcome) => {
+          this.#description = this.#describe(outcome);
+          return this.#description;
+        },
         onEvent: (event) => this.#onEvent(event),
       });
     } catch (error) {
       const reason = await this.#reasonFor(error);
       this.#stop.abort(reason);
-      throw await this.#rescued(reason, guard);
+      throw this.#withLeftovers(await this.#rescued(reason, guard));
     } finally {
       unwatch();
     }
@@ -104,6 +108,7 @@ export class VmSave {
       await monitor.execute("stop");
       this.#tellVm("paused");
     }
+    throwIfAborted(signal);
     await beforeMigrate?.();
     throwIfAborted(signal);
     await monitor.execute("migrate", { uri });
@@ -120,9 +125,12 @@ export class VmSave {
   async #describe(outcome: Outcome): Promise<SavedVm> {
     const { survey } = this.#session;
     if (outcome === "qemu ended") return recordOf(survey, this.#plan, []);
+    throwIfAborted(this.#stop.signal);
     await this.#plan.afterMigrate?.();
     const record = recordOf(survey, this.#plan, await this.#plan.disks());
     this.#tellVm("migrated");
+    const state = await this.#plan.release?.();
+    if (state) this.#tellVm(state);
     return record;
   }
 
@@ -133,6 +141,8 @@ export class VmSave {
   }
 
   #tellVm(state: VmEvent["state"]): void {
+    if (state === this.#state) return;
+    this.#state = state;
     this.#tell({ event: "vm", state });
   }
 
@@ -166,6 +176,8 @@ export class VmSave {
   /** @returns the reason, and what of the VM could not be put back */
   async #rescued(reason: unknown, guard: Guarded): Promise<unknown> {
     const { monitor, qemu, target } = this.#session;
+    // What is being said to QEMU comes to its end first: a step must not follow its own undoing.
+    await Promise.allSettled([this.#outcome, this.#description]);
     if (qemu.ended) return reason;
     try {
       const state = await this.#putRight(monitor).catch(() => this.#putRightAnew(target));
@@ -180,10 +192,18 @@ export class VmSave {
     }
   }
 
+  #withLeftovers(reason: unknown): unknown {
+    const left = this.#plan.leftovers?.() ?? null;
+    if (left === null) return reason;
+    const { code, message, details } = toFailure(reason);
+    return new MultifdError(code, `${message}; ${left}`, details, reason);
+  }
+
   async #putRight(monitor: Monitor): Promise<string> {
     await putBack(monitor, this.#before);
-    await this.#plan.undo?.();
-    return await goOn(monitor, this.#session.survey.running);
+    const state = await goOn(monitor, this.#session.survey.running);
+    await this.#plan.undo?.(monitor);
+    return state;
   }
 
   /** A monitor that was lost while QEMU lives may take another connection. */

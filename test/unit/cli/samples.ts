@@ -52,6 +52,7 @@ export const SAMPLES: Samples = {
       compression: "zstd",
     },
     channels: CHANNELS,
+    disks: [{ device: "disk0", base: "/vm.raw", overlay: "/vm.raw.snap-monday.qcow2" }],
   },
   verified: {
     event: "verified",

@@ -4,7 +4,16 @@ import { expect, test } from "vitest";
 import { runCommand, spawnCommand } from "./run-cli.ts";
 
 const PAGE = readFileSync(new URL("../../../../docs/manager-contract.md", import.meta.url), "utf8");
-const COMMANDS = ["save", "restore", "inspect", "verify", "recover", "capabilities", "demo"] as const;
+const COMMANDS = [
+  "save",
+  "restore",
+  "snapshot",
+  "inspect",
+  "verify",
+  "recover",
+  "capabilities",
+  "demo",
+] as const;
 
 const LISTEN = ["--listen", "unix:/nowhere/save.sock"];
 
