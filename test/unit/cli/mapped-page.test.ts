@@ -40,7 +40,7 @@ test("the example image of the page is intact, and a restore that feeds streams 
   expect(await verify({ image })).toMatchObject({ checked: "checksums and structure", blocks: 2 });
   await expect(restore({ image, connect: `unix:${scratch.file("s")}` })).rejects.toMatchObject({
     code: "NOT_AN_IMAGE",
-    message: expect.stringContaining("--engine file"),
+    message: expect.stringContaining("restore a mapped-ram image with --qmp"),
   });
 });
 
