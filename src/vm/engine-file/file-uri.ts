@@ -1,6 +1,7 @@
 import fs from "node:fs";
 import { MultifdError } from "../../errors.ts";
 import { ioError } from "../../io/file-io.ts";
+import { tryShare } from "../../io/libc.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 
 const { O_DIRECT } = fs.constants;
@@ -62,6 +63,8 @@ async function addOpening(
     throw ioError(error, "opening the image for QEMU");
   }
   try {
+    // The lock is the opening's, and so QEMU's for as long as it reads: no save in place writes over the image meanwhile.
+    if (flags === fs.constants.O_RDONLY) tryShare(opening);
     const args = { ...(set === null ? {} : { "fdset-id": set }), opaque: "multifd-helper" };
     const added = (await monitor.execute("add-fd", args, { fd: opening })) as { "fdset-id": number };
     return added["fdset-id"];
