@@ -44,6 +44,11 @@ export const ERROR_CODES = {
   },
   RAM_NOT_EMPTY: { exitStatus: 4, meaning: "the destination's RAM holds data and the image needs it zeroed" },
 
+  MANAGED_STATE: {
+    exitStatus: 4,
+    meaning: "the managed image may have run already, or there is none",
+  },
+
   IO: { exitStatus: 5, meaning: "reading or writing failed" },
   NO_SPACE: { exitStatus: 5, meaning: "there is no room for the image" },
   READ_ONLY: { exitStatus: 5, meaning: "the target cannot be written" },

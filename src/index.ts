@@ -40,6 +40,22 @@ export { verify } from "./control/verify.ts";
 export { ERROR_CODES, type ErrorCode, type ErrorDetails, MultifdError } from "./errors.ts";
 export type { Then } from "./vm/guard/journal.ts";
 export { type RecoverOptions, type Recovery, recover } from "./vm/guard/recover.ts";
+export {
+  type ManagedOutcome,
+  type ManagedSaveAllOptions,
+  type ManagedStartAllOptions,
+  managedSaveAll,
+  managedStartAll,
+} from "./vm/managed/all.ts";
+export {
+  type ManagedImage,
+  type ManagedRemoveOptions,
+  type ManagedState,
+  managedList,
+  managedRemove,
+} from "./vm/managed/list.ts";
+export { type ManagedSaveOptions, managedSave } from "./vm/managed/managed-save.ts";
+export { type ManagedStartOptions, managedStart, type StartedVm } from "./vm/managed/start.ts";
 export type { LaunchedQemu, LaunchOptions, QemuExit } from "./vm/restore/launch.ts";
 export { type LaunchedVm, restoreLaunched } from "./vm/restore/restore-launched.ts";
 export { type RestoreVmOptions, restoreVm } from "./vm/restore/restore-vm.ts";

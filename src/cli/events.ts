@@ -19,8 +19,18 @@ export interface VerifyCompletedEvent
   readonly image: Pick<ImageFacts, "path">;
 }
 
+/** How `start` succeeds: the VM is there. With a QEMU in the foreground the process goes on. */
+export interface StartedEvent {
+  readonly event: "started";
+  readonly name: string;
+  /** Restored from its managed image, or booted because there was none. */
+  readonly from: "image" | "boot";
+  /** QEMU's process. */
+  readonly pid: number;
+}
+
 /** Every event of the contract, without `time`. */
-export type CliEvent = HelloEvent | RunEvent | VerifyCompletedEvent | FailedEvent;
+export type CliEvent = HelloEvent | RunEvent | VerifyCompletedEvent | StartedEvent | FailedEvent;
 
 /**
  * Writes events as newline-delimited JSON, `time` added. It never throws and never makes the run wait: once

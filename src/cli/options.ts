@@ -72,7 +72,11 @@ export function addImageOptions(command: Command): Command {
 
 /** What save, restore and verify have in common. */
 export function addRunOptions(command: Command): Command {
-  return addImageOptions(command)
+  return addProcessOptions(addImageOptions(command));
+}
+
+function addProcessOptions(command: Command): Command {
+  return command
     .addOption(
       valued(
         "--direct-io <mode>",
@@ -96,7 +100,19 @@ export function addRunOptions(command: Command): Command {
 
 /** What save and restore have in common. */
 export function addTransferOptions(command: Command): Command {
-  command
+  return addRunOptions(addPaceOptions(command));
+}
+
+/** The same for a command that finds the image by the name of its VM. */
+export function addManagedTransferOptions(command: Command): Command {
+  addPaceOptions(command)
+    .optionsGroup("Image and output:")
+    .option("--json", "write JSON to stdout and nothing else");
+  return addProcessOptions(command);
+}
+
+function addPaceOptions(command: Command): Command {
+  return command
     .optionsGroup("Transfer:")
     .addOption(
       valued(
@@ -116,27 +132,39 @@ export function addTransferOptions(command: Command): Command {
       valued("--rate <bytes/s>", "limit for all channels together (default: unlimited)", parsePositiveSize),
     )
     .option("--force", "go on, with a warning, where an expectation is not met");
-  return addRunOptions(command);
+}
+
+/** Of commands that restore. */
+export function verifyOption(): Option {
+  return valued(
+    "--verify <when>",
+    "first: the whole image before connecting; blocks: each before it is sent (default: blocks)",
+    parseChoice(["first", "blocks"] as const),
+  );
 }
 
 export function runOptions(image: string, flags: RunFlags, session: Session): RunOptions {
-  return {
-    image,
-    offset: flags.offset,
-    directIo: flags.directIo,
-    workers: flags.workers,
-    signal: session.signal,
-    onEvent: session.onEvent,
-    log: session.log,
-  };
+  const { offset, directIo, workers } = flags;
+  const { signal, onEvent, log } = session;
+  return { image, offset, directIo, workers, signal, onEvent, log };
 }
 
 export function transferOptions(image: string, flags: TransferFlags, session: Session): TransferOptions {
+  const { connectTimeout, stallTimeout, rate, force } = flags;
   return {
     ...runOptions(image, flags, session),
-    connectTimeoutMs: flags.connectTimeout,
-    stallTimeoutMs: flags.stallTimeout,
-    rate: flags.rate,
-    force: flags.force,
+    connectTimeoutMs: connectTimeout,
+    stallTimeoutMs: stallTimeout,
+    rate,
+    force,
   };
+}
+
+/** Those of addManagedTransferOptions. */
+export function managedTransferOptions(
+  flags: TransferFlags,
+  session: Session,
+): Omit<TransferOptions, "image" | "offset"> {
+  const { image: _image, offset: _offset, ...options } = transferOptions("", flags, session);
+  return options;
 }

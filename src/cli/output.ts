@@ -1,16 +1,19 @@
 import { once } from "node:events";
 import type { CompletedEvent, DrainedEvent, RunEvent } from "../control/events.ts";
 import { type Failure, MultifdError } from "../errors.ts";
-import { EventWriter, type VerifyCompletedEvent } from "./events.ts";
+import { EventWriter, type StartedEvent, type VerifyCompletedEvent } from "./events.ts";
 import { formatBytes } from "./format.ts";
 import { ProgressBar } from "./progress-bar.ts";
+
+/** How a run succeeds. */
+type FinalEvent = CompletedEvent | VerifyCompletedEvent | StartedEvent;
 
 /** How a command speaks: to a program (`--json`) or to a person. */
 export interface Output {
   /** A run begins. */
   start(): void;
   event(event: Exclude<RunEvent, CompletedEvent>): void;
-  completed(event: CompletedEvent | VerifyCompletedEvent, sentence: string): void;
+  completed(event: FinalEvent, sentence: string): void;
   failed(failure: Failure): void;
   /** A person reads what was done so far, and what is being done now where a terminal can show that. */
   tell(done: string, doing: string): void;
@@ -21,7 +24,16 @@ export interface Output {
 }
 
 /** Commands that answer with one object instead of events. */
-const ANSWERING: readonly string[] = ["inspect", "capabilities", "demo", "recover"];
+const ANSWERING: readonly string[] = [
+  "inspect",
+  "capabilities",
+  "demo",
+  "recover",
+  "managed-list",
+  "managed-remove",
+];
+/** With --all these do, too. */
+const ANSWERING_FOR_ALL: readonly string[] = ["managed-save", "start"];
 
 /**
  * Decided from the raw arguments, before they are parsed: a command line that cannot be parsed has to be
@@ -33,9 +45,12 @@ export function openOutput(argv: readonly string[]): Output {
   // Readers may go away; that must end neither the run nor the help in a pager with a stack trace.
   process.stdout.on("error", () => undefined);
   process.stderr.on("error", () => undefined);
+  const [command = ""] = argv;
+  const answering =
+    ANSWERING.includes(command) || (ANSWERING_FOR_ALL.includes(command) && options.includes("--all"));
   // "--json=1" makes no sense, and asks for JSON all the same.
   return options.some((option) => option === "--json" || option.startsWith("--json="))
-    ? new JsonOutput(new EventWriter(process.stdout), ANSWERING.includes(argv[0] ?? ""))
+    ? new JsonOutput(new EventWriter(process.stdout), answering)
     : new PersonOutput();
 }
 
@@ -60,7 +75,7 @@ class JsonOutput implements Output {
     if (!this.#answering) this.#events.write(event);
   }
 
-  completed(event: CompletedEvent | VerifyCompletedEvent): void {
+  completed(event: FinalEvent): void {
     this.#events.write(event);
   }
 
@@ -91,7 +106,7 @@ class PersonOutput implements Output {
     if (event.event === "drained") this.#askForDecision(event);
   }
 
-  completed(_event: CompletedEvent | VerifyCompletedEvent, sentence: string): void {
+  completed(_event: FinalEvent, sentence: string): void {
     this.tell(sentence, "");
   }
 

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import type { RestoreVmOptions } from "../vm/restore/restore-vm.ts";
 import type { SaveVmOptions } from "../vm/save/options.ts";
 import type { VmTarget } from "../vm/target.ts";
 import { parseUuid } from "./expect.ts";
@@ -109,18 +110,36 @@ export function addMigrationOptions(command: Command, live: string): Command {
 }
 
 export function addQemuRestoreOptions(command: Command): Command {
-  return addVmOptions(command)
+  return addLaunchOptions(addVmOptions(command), "with --: ");
+}
+
+/**
+ * How a VM is restored, and what becomes of the QEMU that was started for it.
+ * @param when when options about that QEMU make sense
+ */
+export function addLaunchOptions(command: Command, when: string): Command {
+  return command
     .option("--running", "let the VM run afterwards (default: if it ran when it was saved)")
     .option("--paused", "leave the VM paused afterwards")
     .addOption(valued("--uuid <uuid>", "the destination is a clone, with this UUID", parseUuid))
     .option("--clear-ram", "empty a RAM file of the destination that holds data, instead of refusing it")
-    .option("--detach", "with --: end when the VM is restored, and let QEMU live on")
+    .option("--detach", `${when}end when the VM is restored, and let QEMU live on`)
     .option("--pid-file <path>", "with --detach: write QEMU's process number there");
 }
 
 export function qemuRestoreFlags(flags: QemuRestoreFlags): object {
   const { running, paused, clearRam, detach, pidFile } = flags;
   return { running, paused, clearRam, detach, pidFile };
+}
+
+export function qemuRestoreOptions({
+  running,
+  paused,
+  clearRam,
+  uuid,
+}: QemuRestoreFlags): Pick<RestoreVmOptions, "run" | "clearRam" | "uuid"> {
+  if (running && paused) throw usage("--running and --paused contradict each other");
+  return { uuid, clearRam, run: running ? true : paused ? false : undefined };
 }
 
 /** null: no VM was named. */

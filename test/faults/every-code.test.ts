@@ -60,6 +60,8 @@ const WAYS: { readonly [Code in Exclude<ErrorCode, QemuCode>]: () => Promise<Hel
   IMAGE_DAMAGED: () => verified(withFlippedByte(0x1000)),
   EXPECTATION_FAILED: () => restored(exampleImage().bytes, "unix:/nowhere", "--channels", "9"),
 
+  MANAGED_STATE: async () => start(["managed-remove", "web", "--json", "--state-dir", scratch.directory]),
+
   IO: async () => start(argsOf(image(), ["--log-file", scratch.file("no/log")])),
   NO_SPACE: async () => start(argsOf(image(), ["--expect-bytes", "4000T"])),
   // Nobody makes files there, not even root.

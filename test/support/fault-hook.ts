@@ -20,6 +20,8 @@ async function install(fault: FaultSpec): Promise<void> {
   const replacement = function (this: unknown, ...args: unknown[]): unknown {
     // Events of a server: only connections count.
     if (fault.call === "accept" && args[0] !== "connection") return original.apply(this, args);
+    if (fault.with !== undefined && !args.some((arg) => mentions(arg, fault.with ?? "")))
+      return original.apply(this, args);
     calls++;
     if (calls !== fault.nth) return original.apply(this, args);
     if (fault.act === "fail") return refuse(fault, args);
@@ -31,6 +33,10 @@ async function install(fault: FaultSpec): Promise<void> {
   // promisify looks for symbols on fs functions; they must survive.
   Object.defineProperties(replacement, Object.getOwnPropertyDescriptors(original));
   owner[name] = replacement;
+}
+
+function mentions(arg: unknown, text: string): boolean {
+  return (typeof arg === "string" || arg instanceof Uint8Array) && String(arg).includes(text);
 }
 
 /** Where the function of a fault hangs. */
@@ -67,6 +73,9 @@ function act(fault: FaultSpec): void {
       process.kill(process.pid, "SIGKILL");
       pause();
       return;
+    case "kill-qemu":
+      killQemu();
+      return;
     case "terminate":
       process.kill(process.pid, "SIGTERM");
       return;
@@ -86,9 +95,19 @@ function act(fault: FaultSpec): void {
   }
 }
 
+/** The QEMU among our children, which is dead when this returns. */
+function killQemu(): void {
+  const children = fs.readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").trim().split(" ");
+  const isQemu = (pid: string): boolean => fs.readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("qemu");
+  for (const pid of children.filter(isQemu).map(Number)) {
+    process.kill(pid, "SIGKILL");
+    while (!fs.readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z ")) pause(10);
+  }
+}
+
 /** A signal to ourselves may take a moment; nothing may happen meanwhile. */
-function pause(): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10_000);
+function pause(ms = 10_000): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
 /** Fills the thread's heap until V8 ends the thread. */

@@ -10,6 +10,7 @@ export interface FaultSpec {
     | "fdatasync"
     | "ftruncateSync"
     | "renameSync"
+    | "unlinkSync"
     | "fsyncSync"
     | "accept"
     | "connect"
@@ -18,11 +19,22 @@ export interface FaultSpec {
     | "addDelivered"
     | "setTailSent"
     | "setFinished";
+  /** Only calls with this text in one of their arguments count; all if absent. */
+  readonly with?: string;
   /** Which call of this function in its thread, from 1. */
   readonly nth: number;
   readonly when: "before" | "after";
-  /** kill: SIGKILL of the helper; terminate: SIGTERM; tear: half of a write, then SIGKILL; fail: the call fails; the rest ends a worker. */
-  readonly act: "kill" | "terminate" | "kill-peer" | "tear" | "fail" | "throw" | "exit" | "exhaust";
+  /** kill: SIGKILL of the helper; kill-qemu: of the QEMU that it started; terminate: SIGTERM; tear: half of a write, then SIGKILL; fail: the call fails; the rest ends a worker. */
+  readonly act:
+    | "kill"
+    | "kill-qemu"
+    | "terminate"
+    | "kill-peer"
+    | "tear"
+    | "fail"
+    | "throw"
+    | "exit"
+    | "exhaust";
   /** Of the peer. */
   readonly pid?: number;
   /** Of a call that fails; EIO if absent. */

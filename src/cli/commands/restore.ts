@@ -1,20 +1,22 @@
 import type { Command } from "commander";
-import type { CompletedEvent, Expectations, LaunchedQemu, QemuExit, RestoreVmOptions } from "../../index.ts";
-import { type ExitStatus, statusOfExit } from "../exit.ts";
+import type { CompletedEvent, Expectations, RestoreVmOptions } from "../../index.ts";
+import type { ExitStatus } from "../exit.ts";
 import { mergeExpectations, parseChannels, parseExpect } from "../expect.ts";
 import { formatBytes, formatChannels, formatDuration, formatRate } from "../format.ts";
-import { addTransferOptions, type TransferFlags, transferOptions, valued } from "../options.ts";
+import { addTransferOptions, type TransferFlags, transferOptions, valued, verifyOption } from "../options.ts";
 import type { Output } from "../output.ts";
 import { writePidFile } from "../pid-file.ts";
 import {
   addQemuRestoreOptions,
   type QemuRestoreFlags,
   qemuRestoreFlags,
+  qemuRestoreOptions,
   refuseTogether,
   refuseWithout,
 } from "../qemu-options.ts";
 import { runSession, type Session } from "../session.ts";
-import { parseChoice, usage } from "../values.ts";
+import { stayWith } from "../stay.ts";
+import { usage } from "../values.ts";
 
 interface RestoreFlags extends TransferFlags, QemuRestoreFlags {
   readonly connect?: string;
@@ -49,13 +51,7 @@ export function addRestoreCommand(program: Command, output: Output, status: Exit
       ),
     )
     .addOption(valued("--channels <n>", "short for --expect channels=N", parseChannels))
-    .addOption(
-      valued(
-        "--verify <when>",
-        "first: the whole image before connecting; blocks: each before it is sent (default: blocks)",
-        parseChoice(["first", "blocks"] as const),
-      ),
-    );
+    .addOption(verifyOption());
   addQemuRestoreOptions(command);
   addTransferOptions(command)
     .argument("[qemu...]", "behind --: QEMU and its arguments, without -incoming")
@@ -110,28 +106,17 @@ async function launch(
       },
     });
     output.completed(completed, `${sentence(completed, false)} QEMU is process ${qemu.pid}.`);
-    return detach ? 0 : statusOfExit(await stayWith(qemu, session));
+    return detach ? 0 : await stayWith(qemu, session);
   });
 }
 
-/** A signal that would have cancelled the restore is QEMU's from now on. */
-async function stayWith(qemu: LaunchedQemu, { signal }: Session): Promise<QemuExit> {
-  const pass = (): void => qemu.signal(signal.reason?.details?.signal ?? "SIGTERM");
-  if (signal.aborted) pass();
-  signal.addEventListener("abort", pass, { once: true });
-  return await qemu.exited;
-}
-
 function restoreOptions(image: string, flags: RestoreFlags, session: Session): RestoreVmOptions {
-  const { expect, channels, verify, uuid, clearRam, running, paused } = flags;
-  if (running && paused) throw usage("--running and --paused contradict each other");
+  const { expect, channels, verify } = flags;
   return {
     ...transferOptions(image, flags, session),
+    ...qemuRestoreOptions(flags),
     expect: mergeExpectations(expect, channels),
     verify,
-    uuid,
-    clearRam,
-    run: running ? true : paused ? false : undefined,
   };
 }
 

@@ -158,7 +158,7 @@ function removeLeftover(partial: string, file: string): void {
 }
 
 /** Whether the open file is still the one at this name. */
-function isAt(fd: number, name: string): boolean {
+export function isAt(fd: number, name: string): boolean {
   const there = fs.lstatSync(name, { throwIfNoEntry: false });
   const { dev, ino } = fs.fstatSync(fd);
   return there?.dev === dev && there.ino === ino;

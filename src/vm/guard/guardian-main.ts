@@ -1,13 +1,17 @@
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { toFailure } from "../../errors.ts";
 import { QemuWatch } from "../qemu-watch.ts";
+import { runState } from "../survey.ts";
 import { openMonitor, targetName, targetOption } from "../target.ts";
+import { WORDS } from "./guardian.ts";
 import { type Journal, readJournal, removeJournal } from "./journal.ts";
-import { type CarriedOut, carryOut } from "./rescue.ts";
+import { type CarriedOut, carryOut, removeLeftovers } from "./rescue.ts";
 
 /*
- * The guardian's program, started by guardian.ts: `node guardian-main.js recover JOURNAL`, or `kill PID`. It waits for
- * the end of its stdin, which comes when the process that started it says so or is gone.
+ * The guardian's program, started by guardian.ts: `node guardian-main.js recover JOURNAL`, or `kill PID DIRECTORY`. It
+ * waits for the end of its stdin, which comes when the process that started it says so or is gone.
  */
 
 /** QEMU notices within moments that a monitor's client is gone; a stuck migration takes longer. */
@@ -15,20 +19,54 @@ const PATIENCE_MS = 60_000;
 const RETRY_MS = 200;
 const ANSWER_MS = 5000;
 
-async function main([duty, what = ""]: readonly string[]): Promise<void> {
+/** RunStates of a restored VM that was never let run (qapi/run-state.json, QEMU 7.2 to 10). */
+const NEVER_RAN: readonly string[] = ["inmigrate", "paused", "prelaunch"];
+
+async function main([duty, what = "", directory = ""]: readonly string[]): Promise<void> {
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
   process.stdout.on("error", () => undefined);
   process.stderr.on("error", () => undefined);
-  const qemu = duty === "kill" ? new QemuWatch(Number(what)) : null;
+  // From the start: once QEMU has ended, its number tells nothing.
+  const qemu = new QemuWatch(duty === "kill" ? Number(what) : (readJournal(what)?.qemuPid ?? null));
   process.stdout.write("ready\n");
   let words = "";
   for await (const chunk of process.stdin) words += String(chunk);
-  if (words.includes("dismissed")) return;
-  if (qemu === null) await recover(what);
-  else if (!qemu.ended) process.kill(Number(what), "SIGKILL");
+  const dismissed = words.includes(WORDS.dismissed);
+  if (duty === "kill") {
+    if (!dismissed) await endQemu(qemu, Number(what), directory, words.includes(WORDS.letRun));
+    rmSync(directory, { recursive: true, force: true });
+  } else if (!dismissed) await recover(qemu, what);
 }
 
-async function recover(path: string): Promise<void> {
+/** A QEMU whose VM may have been let run is asked: one that runs is nobody's to end. */
+async function endQemu(qemu: QemuWatch, pid: number, directory: string, askFirst: boolean): Promise<void> {
+  const state = askFirst ? await stateOf(qemu, directory) : "paused";
+  if (state !== null && NEVER_RAN.includes(state)) {
+    if (!qemu.ended) process.kill(pid, "SIGKILL");
+  } else if (!qemu.ended) {
+    tell(`the VM of QEMU process ${pid} is restored, and ${state ?? "does not answer"}: it is left alone`);
+  }
+}
+
+/** RunState of the VM; null when QEMU has ended or does not answer. */
+async function stateOf(qemu: QemuWatch, directory: string): Promise<string | null> {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (!qemu.ended && Date.now() < deadline) {
+    try {
+      const monitor = await openMonitor({ qmp: join(directory, "qmp") }, ANSWER_MS);
+      try {
+        return (await runState(monitor)).status;
+      } finally {
+        await monitor.close();
+      }
+    } catch {
+      await sleep(RETRY_MS);
+    }
+  }
+  return null;
+}
+
+async function recover(qemu: QemuWatch, path: string): Promise<void> {
   const journal = readJournal(path);
   if (journal === null) return; // all was done; only the word did not come through
   const deadline = Date.now() + PATIENCE_MS;
@@ -41,6 +79,11 @@ async function recover(path: string): Promise<void> {
       tell(`the VM at ${targetName(journal.target)} is ${state}${disks}`);
       return;
     } catch (error) {
+      if (qemu.ended) {
+        removeLeftovers(journal);
+        removeJournal(path);
+        return;
+      }
       if (Date.now() > deadline) {
         const { message } = toFailure(error);
         tell(

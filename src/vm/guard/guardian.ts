@@ -6,8 +6,14 @@ import { MultifdError } from "../../errors.ts";
 const PROGRAM = fileURLToPath(new URL("./guardian-main.js", import.meta.url));
 const READY_MS = 20_000;
 
-/** What is to be done when this process is gone: put the VM of a journal right, or end a QEMU that nobody owns yet. */
-export type Duty = readonly ["recover", journal: string] | readonly ["kill", pid: string];
+/** What a guardian is told. */
+export const WORDS = { letRun: "let run", dismissed: "dismissed" } as const;
+
+/**
+ * What is to be done when this process is gone: put the VM of a journal right, or end a QEMU that nobody owns yet, which was
+ * started with a directory of ours for its monitor ("qmp").
+ */
+export type Duty = readonly ["recover", journal: string] | readonly ["kill", pid: string, directory: string];
 
 /**
  * A process that outlives a SIGKILL of this one. It holds the end of a pipe; when that breaks without a word, it
@@ -43,12 +49,26 @@ export class Guardian {
     this.#child.unref();
   }
 
+  /**
+   * The VM is about to be let run: from when this resolves, its QEMU is ended only if it says that it does not run. A
+   * kill between this and `cont` must leave no QEMU, one behind it must not cost a VM that runs.
+   */
+  async letRun(): Promise<void> {
+    await this.#say(WORDS.letRun);
+  }
+
   /** There is nothing left to guard. Fine to call twice. */
   async dismiss(): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const exited = once(this.#child, "exit");
-    this.#child.stdin?.end("dismissed\n");
+    await this.#say(WORDS.dismissed);
+    this.#child.stdin?.end();
     await exited;
+  }
+
+  /** Resolves when the kernel has the word; also when somebody has killed the guardian, which must not stop us. */
+  async #say(word: string): Promise<void> {
+    await new Promise((resolve) => this.#child.stdin?.write(`${word}\n`, resolve));
   }
 }
 

@@ -75,7 +75,7 @@ async function isPublished({ image, offset, startedMs }: Journal): Promise<boole
 }
 
 /** Files of the killed process. */
-function removeLeftovers({ image, directory }: Journal): void {
+export function removeLeftovers({ image, directory }: Journal): void {
   rmSync(directory, { recursive: true, force: true });
   if (inheritedFd(image) === null) removePartial(image);
 }

@@ -14,6 +14,8 @@ export interface LaunchOptions {
   readonly detached: boolean;
   /** QEMU's stdout goes to our stderr: ours is for programs. */
   readonly stdoutToStderr: boolean;
+  /** Its working directory; ours when left out. */
+  readonly cwd?: string | undefined;
 }
 
 export interface QemuExit {
@@ -29,15 +31,16 @@ const LAST_WORDS = 4096;
 export class LaunchedQemu {
   readonly pid: number;
   readonly exited: Promise<QemuExit>;
+  /** Where its private monitor ("qmp") and, if it is detached, its last words ("stderr") are. */
+  readonly directory: string;
   readonly #child: ChildProcess;
-  readonly #directory: string;
   readonly #detached: boolean;
 
   constructor(child: ChildProcess, directory: string, detached: boolean) {
     this.#detached = detached;
     this.pid = child.pid as number;
     this.#child = child;
-    this.#directory = directory;
+    this.directory = directory;
     this.exited = new Promise((resolve) => child.on("exit", (code, signal) => resolve({ code, signal })));
   }
 
@@ -55,7 +58,7 @@ export class LaunchedQemu {
     for (;;) {
       if (this.ended) throw new MultifdError("QEMU_FAILED", `QEMU did not start: ${this.lastWords()}`, {});
       try {
-        return await openMonitor({ qmp: join(this.#directory, "qmp") }, Math.max(1, deadline - Date.now()));
+        return await openMonitor({ qmp: join(this.directory, "qmp") }, Math.max(1, deadline - Date.now()));
       } catch (error) {
         if (Date.now() > deadline) throw error;
         await sleep(RETRY_MS);
@@ -66,11 +69,17 @@ export class LaunchedQemu {
   /** What it said last where that went to a file of ours; else where to look. */
   lastWords(): string {
     try {
-      const said = readFileSync(join(this.#directory, "stderr"), "utf8").trim().slice(-LAST_WORDS);
-      return said === "" ? "it said nothing" : said;
+      const said = readFileSync(join(this.directory, "stderr"), "utf8").trim().slice(-LAST_WORDS);
+      return said === "" ? `it said nothing${this.#howItEnded()}` : said;
     } catch {
       return "see what it wrote to stderr";
     }
+  }
+
+  #howItEnded(): string {
+    const { exitCode, signalCode } = this.#child;
+    if (signalCode !== null) return ` and ended by ${signalCode}`;
+    return exitCode === null ? "" : ` and ended with exit status ${exitCode}`;
   }
 
   /** Ends it at once: its VM never ran. */
@@ -86,20 +95,22 @@ export class LaunchedQemu {
 
   /** It is the user's from now on; its own monitor, if the user gave it one, is not touched. */
   forget(): void {
-    rmSync(this.#directory, { recursive: true, force: true });
+    rmSync(this.directory, { recursive: true, force: true });
     if (this.#detached) this.#child.unref();
   }
 }
 
+/** What makes a QEMU wait for an image. */
+const WAITING: readonly string[] = ["-incoming", "defer", "-S"];
+
 /**
- * Starts QEMU, paused and waiting for an image, with a private monitor.
+ * Starts QEMU, paused and waiting for an image unless other `extra` arguments are given, with a private monitor.
  * @throws MultifdError USAGE, QEMU_MISSING
  */
-export async function launchQemu({
-  command,
-  detached,
-  stdoutToStderr,
-}: LaunchOptions): Promise<LaunchedQemu> {
+export async function launchQemu(
+  { command, detached, stdoutToStderr, cwd }: LaunchOptions,
+  extra: readonly string[] = WAITING,
+): Promise<LaunchedQemu> {
   const [program, ...args] = command;
   if (program === undefined)
     throw new MultifdError(
@@ -108,11 +119,12 @@ export async function launchQemu({
     );
   refuseArguments(args);
   const directory = mkdtempSync(join(tmpdir(), "multifd-vm-"));
-  const ours = ["-incoming", "defer", "-S", "-qmp", `unix:${join(directory, "qmp")},server=on,wait=off`];
+  const ours = [...extra, "-qmp", `unix:${join(directory, "qmp")},server=on,wait=off`];
   const log = detached ? openSync(join(directory, "stderr"), "a", 0o600) : null;
   try {
     const child = spawn(program, [...args, ...ours], {
       detached,
+      cwd,
       stdio: log === null ? ["inherit", stdoutToStderr ? 2 : "inherit", "inherit"] : ["ignore", log, log],
     });
     await started(child, program);

@@ -23,17 +23,25 @@ export interface RestoreLaunchedOptions extends Omit<RestoreVmOptions, "beforeRu
 export async function restoreLaunched(options: RestoreLaunchedOptions): Promise<LaunchedVm> {
   const image = await sealedImage(options);
   const qemu = await launchQemu(options);
-  const guardian = await Guardian.start(["kill", String(qemu.pid)]).catch(async (error: unknown) => {
-    await qemu.kill();
-    throw error;
-  });
+  const guardian = await Guardian.start(["kill", String(qemu.pid), qemu.directory]).catch(
+    async (error: unknown) => {
+      await qemu.kill();
+      throw error;
+    },
+  );
   try {
     const monitor = await qemu.connect();
     try {
       const completed = await restoreInto(
         monitor,
         image,
-        { ...options, beforeRun: () => options.beforeRun?.(qemu) ?? Promise.resolve() },
+        {
+          ...options,
+          beforeRun: async (run) => {
+            await options.beforeRun?.(qemu);
+            await (run ? guardian.letRun() : guardian.dismiss());
+          },
+        },
         "the QEMU that was started",
       );
       return { completed, qemu };

@@ -29,8 +29,8 @@ export interface RestoreVmOptions extends Omit<RestoreOptions, "connect"> {
   readonly clearRam?: boolean | undefined;
   /** Whether the VM runs afterwards; as it did when it was saved, when left out. */
   readonly run?: boolean | undefined;
-  /** Called with the VM restored and paused, before it is let run: what throws here keeps it from running. */
-  readonly beforeRun?: (() => Promise<void>) | undefined;
+  /** Called with the VM restored and paused, before it is let run if it is to: what throws here keeps it from running. */
+  readonly beforeRun?: ((run: boolean) => Promise<void>) | undefined;
 }
 
 /**
@@ -118,8 +118,9 @@ class VmRestore {
   async execute(): Promise<CompletedEvent> {
     await this.#check();
     const completed = await this.#load();
-    await this.#options.beforeRun?.();
-    await this.#run();
+    const run = this.#options.run ?? this.#image.metadata?.vm?.running ?? false;
+    await this.#options.beforeRun?.(run);
+    await this.#letRun(run);
     this.#tell(completed);
     return completed;
   }
@@ -232,8 +233,7 @@ class VmRestore {
     return info?.status === "failed" ? refused(info["error-desc"]) : error;
   }
 
-  async #run(): Promise<void> {
-    const run = this.#options.run ?? this.#image.metadata?.vm?.running ?? false;
+  async #letRun(run: boolean): Promise<void> {
     const { running } = await runState(this.#monitor);
     if (run && !running) await this.#monitor.execute("cont").catch(explainLock);
     if (!run && running) await this.#monitor.execute("stop");

@@ -69,6 +69,7 @@ export const SAMPLES: Samples = {
     checked: "structure only",
     blocks: 1025,
   },
+  started: { event: "started", name: "web", from: "image", pid: 4711 },
   failed: {
     event: "failed",
     code: "NO_SPACE",
