@@ -4,7 +4,11 @@ import { destinationNeeds, namedUuid } from "./inspect.ts";
 import type { Log, RestoreOptions } from "./options.ts";
 
 /** Refuses with EXPECTATION_FAILED an image that is not what the manager set its destination up for. */
-export function checkExpectations(metadata: ImageMetadata, options: RestoreOptions, log: Log): void {
+export function checkExpectations(
+  metadata: ImageMetadata,
+  options: Pick<RestoreOptions, "image" | "expect" | "force">,
+  log: Log,
+): void {
   const { channels, uuid, machine } = options.expect ?? {};
   const needs = destinationNeeds(metadata);
   const differences = [

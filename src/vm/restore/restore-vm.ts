@@ -1,27 +1,22 @@
-import { chownSync, mkdtempSync, rmSync, statSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent, RunEvent, VmEvent } from "../../control/events.ts";
 import { inspect, namedUuid } from "../../control/inspect.ts";
-import { Meter } from "../../control/meter.ts";
 import type { Log, RestoreOptions } from "../../control/options.ts";
 import type { DestinationNeeds, ImageReport } from "../../control/reports.ts";
-import { restore } from "../../control/restore.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { checkDisks } from "../disks/check.ts";
 import { recordLayers } from "../disks/record.ts";
-import { finishFileRestore, prepareFileRestore } from "../engine-file/restore.ts";
 import { QemuWatch } from "../qemu-watch.ts";
-import { DEFAULT_CHANNELS } from "../save/settings-for-save.ts";
 import { runState, surveyVm } from "../survey.ts";
 import { openMonitor, type VmTarget } from "../target.ts";
 import { compareVm } from "./compare.ts";
 import { explainLock } from "./disk-lock.ts";
-import { incomingInfo, listen, listenForImage, refused, waitIncoming } from "./incoming.ts";
+import { feedStreams } from "./feed-streams.ts";
+import { incomingInfo, refused } from "./incoming.ts";
+import { loadMapped } from "./load-mapped.ts";
 import { checkRamFiles } from "./ram-files.ts";
 
 export interface RestoreVmOptions extends Omit<RestoreOptions, "connect"> {
@@ -96,7 +91,6 @@ class VmRestore {
   readonly #qemu: QemuWatch;
   readonly #tell: (event: RunEvent) => void;
   readonly #log: Log;
-
   readonly #place: string;
 
   constructor(
@@ -148,10 +142,12 @@ class VmRestore {
 
   async #load(): Promise<CompletedEvent> {
     try {
+      const image = this.#image;
+      const begun = (): void => this.#tellVm("migrating");
       const completed =
-        this.#image.format === "mapped-ram"
-          ? await this.#loadFile()
-          : await this.#feed(this.#image.destination as DestinationNeeds);
+        image.format === "mapped-ram"
+          ? await loadMapped(this.#monitor, image, this.#options, begun)
+          : await feedStreams(this.#monitor, image.destination as DestinationNeeds, this.#options, begun);
       this.#tellVm("migrated");
       return completed;
     } catch (error) {
@@ -159,71 +155,8 @@ class VmRestore {
     }
   }
 
-  /** Our own data path: the image's channels go to a socket of QEMU's. */
-  async #feed(needs: DestinationNeeds): Promise<CompletedEvent> {
-    const directory = mkdtempSync(join(tmpdir(), "multifd-restore-"));
-    try {
-      this.#giveToQemu(directory);
-      const uri = `unix:${join(directory, "s")}`;
-      await listenForImage(this.#monitor, needs, uri);
-      this.#tellVm("migrating");
-      const completed = await restore({
-        ...this.#options,
-        connect: uri,
-        // Told when the VM is there.
-        onEvent: (event) => event.event === "completed" || this.#tell(event),
-      });
-      await waitIncoming(this.#monitor, this.#options.signal);
-      return completed;
-    } finally {
-      rmSync(directory, { recursive: true, force: true });
-    }
-  }
-
-  /** QEMU reads a mapped-ram image itself. */
-  async #loadFile(): Promise<CompletedEvent> {
-    const meter = new Meter();
-    const { expect } = this.#options;
-    const prepared = await prepareFileRestore(this.#monitor, {
-      ...this.#options,
-      channels: expect?.channels ?? DEFAULT_CHANNELS,
-    });
-    try {
-      const on = prepared.capabilities.map(({ capability, state }) => [capability, state]);
-      const settings = { capabilities: Object.fromEntries(on), parameters: prepared.parameters };
-      await listen(this.#monitor, settings, prepared.uri);
-      this.#tellVm("migrating");
-      await waitIncoming(this.#monitor, this.#options.signal);
-    } finally {
-      await finishFileRestore(prepared);
-    }
-    return this.#completed(meter.elapsedMs, prepared.directIo);
-  }
-
-  #completed(elapsedMs: number, directIo: boolean): CompletedEvent {
-    const { path, imageUuid, bytes, dataBytes, metadata } = this.#image;
-    const { machine = null, vmUuid = null } = metadata ?? {};
-    return {
-      event: "completed",
-      bytes: dataBytes ?? 0,
-      elapsedMs,
-      image: {
-        ...{ path, format: "mapped-ram", uuid: imageUuid ?? "", bytes: bytes ?? 0, directIo },
-        ...{ machine, vmUuid, multifdChannels: 0, compression: null },
-      },
-      channels: [],
-    };
-  }
-
   #tellVm(state: VmEvent["state"]): void {
     this.#tell({ event: "vm", state });
-  }
-
-  /** QEMU makes the socket; one of another user needs the directory. */
-  #giveToQemu(directory: string): void {
-    const { pid } = this.#monitor;
-    const stat = pid === null ? undefined : statSync(`/proc/${pid}`, { throwIfNoEntry: false });
-    if (stat !== undefined && stat.uid !== process.getuid?.()) chownSync(directory, stat.uid, stat.gid);
   }
 
   /** When QEMU gave up, our side sees closed connections: QEMU's word is the reason. */

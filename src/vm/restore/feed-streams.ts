@@ -1,0 +1,43 @@
+import { chownSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { CompletedEvent } from "../../control/events.ts";
+import type { RestoreOptions } from "../../control/options.ts";
+import type { DestinationNeeds } from "../../control/reports.ts";
+import { restore } from "../../control/restore.ts";
+import { teller } from "../../control/telling.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import { listenForImage, waitIncoming } from "./incoming.ts";
+
+/**
+ * Our own data path: QEMU listens on a socket, and the image's channels go there.
+ * @param onListening called when QEMU waits for them
+ */
+export async function feedStreams(
+  monitor: Monitor,
+  needs: DestinationNeeds,
+  options: Omit<RestoreOptions, "connect">,
+  onListening: () => void,
+): Promise<CompletedEvent> {
+  const directory = mkdtempSync(join(tmpdir(), "multifd-restore-"));
+  const tell = teller(options);
+  try {
+    giveTo(monitor.pid, directory);
+    const uri = `unix:${join(directory, "s")}`;
+    await listenForImage(monitor, needs, uri);
+    onListening();
+    // `completed` is told when the VM is there.
+    const onEvent: RestoreOptions["onEvent"] = (event) => event.event === "completed" || tell(event);
+    const completed = await restore({ ...options, connect: uri, onEvent });
+    await waitIncoming(monitor, options.signal);
+    return completed;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** QEMU makes the socket; one of another user needs the directory. */
+function giveTo(pid: number | null, directory: string): void {
+  const stat = pid === null ? undefined : statSync(`/proc/${pid}`, { throwIfNoEntry: false });
+  if (stat !== undefined && stat.uid !== process.getuid?.()) chownSync(directory, stat.uid, stat.gid);
+}

@@ -1,0 +1,54 @@
+import type { CompletedEvent } from "../../control/events.ts";
+import { checkExpectations } from "../../control/expectations.ts";
+import { Meter } from "../../control/meter.ts";
+import type { RestoreOptions } from "../../control/options.ts";
+import type { MappedRamReport } from "../../control/reports.ts";
+import { SILENT } from "../../control/silent-log.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
+import { finishFileRestore, prepareFileRestore } from "../engine-file/restore.ts";
+import { DEFAULT_CHANNELS } from "../save/settings-for-save.ts";
+import { listen, waitIncoming } from "./incoming.ts";
+
+/**
+ * QEMU reads a mapped-ram image itself, with as many threads as --channels says: the image prescribes none.
+ * @param onListening called when QEMU has begun
+ */
+export async function loadMapped(
+  monitor: Monitor,
+  image: MappedRamReport,
+  options: Omit<RestoreOptions, "connect">,
+  onListening: () => void,
+): Promise<CompletedEvent> {
+  const { channels = DEFAULT_CHANNELS, ...expect } = options.expect ?? {};
+  if (image.metadata !== null)
+    checkExpectations(image.metadata, { ...options, expect }, options.log ?? SILENT);
+  const meter = new Meter();
+  const prepared = await prepareFileRestore(monitor, { ...options, channels });
+  try {
+    const states = prepared.capabilities.map(({ capability, state }) => [capability, state]);
+    const { parameters } = prepared;
+    await listen(monitor, { capabilities: Object.fromEntries(states), parameters }, prepared.uri);
+    onListening();
+    await waitIncoming(monitor, options.signal);
+  } finally {
+    await finishFileRestore(prepared);
+  }
+  return completed(image, meter.elapsedMs, prepared.directIo);
+}
+
+function completed(
+  { path, imageUuid, bytes, dataBytes, machine, metadata }: MappedRamReport,
+  elapsedMs: number,
+  directIo: boolean,
+): CompletedEvent {
+  return {
+    event: "completed",
+    bytes: dataBytes,
+    elapsedMs,
+    image: {
+      ...{ path, format: "mapped-ram", uuid: imageUuid ?? "", bytes: bytes ?? 0, directIo },
+      ...{ machine, vmUuid: metadata?.vmUuid ?? null, multifdChannels: 0, compression: null },
+    },
+    channels: [],
+  };
+}
