@@ -1,3 +1,5 @@
+import type { ImageFacts } from "../control/events.ts";
+
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
 
 /** 1610612736 -> "1.5 GiB". */
@@ -23,6 +25,17 @@ export function formatDuration(ms: number): string {
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** How an image's bytes went: "1.0 GiB over main + 4 channels", or "1.0 GiB, read by QEMU itself,". */
+export function formatMoved(
+  bytes: number,
+  { format, multifdChannels }: Pick<ImageFacts, "format" | "multifdChannels">,
+  qemuDid: "written" | "read",
+): string {
+  return format === "mapped-ram"
+    ? `${formatBytes(bytes)}, ${qemuDid} by QEMU itself,`
+    : `${formatBytes(bytes)} over ${formatChannels(multifdChannels)}`;
 }
 
 /** "main + 4 channels". */

@@ -3,6 +3,7 @@ import { formatBytes } from "./format.ts";
 import { describeMapped } from "./mapped-page.ts";
 import { describeRestore } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
+import { describeSavedVm } from "./vm-page.ts";
 
 type ImageMetadata = NonNullable<StreamImageReport["metadata"]>;
 
@@ -12,7 +13,8 @@ export function describeImage(report: ImageReport): string {
   const sections = [describeFile(report)];
   const { metadata, destination } = report;
   if (metadata !== null) {
-    sections.push(describeVm(metadata), describeChannels(report.channels), describeRam(metadata));
+    sections.push(describeVm(metadata), ...describeSavedVm(metadata));
+    sections.push(describeChannels(report.channels), describeRam(metadata));
     sections.push(...describeUserData(metadata));
   }
   if (destination !== null) sections.push(describeRestore(report, destination));

@@ -1,8 +1,9 @@
 import { Buffer } from "node:buffer";
 import type { MappedRamReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
-import { copied, jsonLine, quoteForShell } from "./restore-page.ts";
+import { copied, imageArgument, jsonLine, quoteForShell } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
+import { describeSavedVm } from "./vm-page.ts";
 
 const SEALS = {
   sealed: "yes: QEMU called the migration completed, and all of it was read back",
@@ -13,7 +14,8 @@ const SEALS = {
 
 /** What `inspect` shows a person of a mapped-ram file. */
 export function describeMapped(report: MappedRamReport): string {
-  const sections = [describeFile(report), describeVm(report), describeRam(report)];
+  const saved = describeSavedVm(report.metadata);
+  const sections = [describeFile(report), describeVm(report), ...saved, describeRam(report)];
   sections.push(...describeUserData(report), describeRestore(report));
   return `${sections.join("\n\n")}\n`;
 }
@@ -36,7 +38,6 @@ function describeFile(report: MappedRamReport): string {
 function describeVm({ machine, metadata, pageSize, capabilities }: MappedRamReport): string {
   return section("Virtual machine", [
     ["machine", machine],
-    ["QEMU", metadata?.qemuVersion ?? undefined],
     ["UUID", metadata?.vmUuid ?? undefined],
     ["page size", `${pageSize} bytes`],
     ["capabilities", capabilities.join(", ")],
@@ -66,10 +67,13 @@ function describeUserData({ metadata }: MappedRamReport): string[] {
   return rows.length === 0 ? [] : [section("Metadata", rows)];
 }
 
-function describeRestore({ machine, capabilities, path, base }: MappedRamReport): string {
+function describeRestore({ machine, capabilities, path, base, sealed }: MappedRamReport): string {
   const machineName = quoteForShell(machine) ?? "as at the source";
+  const [image] = imageArgument(path);
+  const offset = base === 0 ? "" : ` --offset ${base}`;
   const requirements = section("To restore it", [
-    ["start QEMU", `-machine ${machineName} -incoming defer -S`],
+    ["in one step", sealed ? `multifd-helper restore ${image}${offset} -- QEMU ARGUMENTS…` : undefined],
+    ["or by hand", `start QEMU with -machine ${machineName} -incoming defer -S`],
     [
       "the rest",
       "QEMU 9.0 or later; devices, UUID, RAM size and accelerator as at the source, and a QMP socket",

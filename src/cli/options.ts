@@ -131,7 +131,7 @@ function addPaceOptions(command: Command): Command {
     .addOption(
       valued("--rate <bytes/s>", "limit for all channels together (default: unlimited)", parsePositiveSize),
     )
-    .option("--force", "go on, with a warning, where an expectation is not met");
+    .option("--force", "go on where room, VM, disks or RAM are not as they should be");
 }
 
 /** Of commands that restore. */

@@ -128,8 +128,8 @@ export function addLaunchOptions(command: Command, when: string): Command {
 }
 
 export function qemuRestoreFlags(flags: QemuRestoreFlags): object {
-  const { running, paused, clearRam, detach, pidFile } = flags;
-  return { running, paused, clearRam, detach, pidFile };
+  const { running, paused, clearRam, uuid, detach, pidFile } = flags;
+  return { running, paused, clearRam, uuid, detach, pidFile };
 }
 
 export function qemuRestoreOptions({

@@ -6,13 +6,14 @@ const SOCKET = "unix:restore.sock";
 
 /** The part of the `inspect` page that a person follows from top to bottom, with lines to copy. */
 export function describeRestore(report: StreamImageReport, needs: DestinationNeeds): string {
+  const [image, note] = imageArgument(report.path);
+  const offset = report.base === 0 ? "" : ` --offset ${report.base}`;
   const requirements = section("To restore it", [
-    ["start QEMU", qemuOptions(needs)],
+    ["in one step", `multifd-helper restore ${image}${offset} -- QEMU ARGUMENTS…`],
+    ["or by hand", `start QEMU with ${qemuOptions(needs)}`],
     ["the rest", "devices, RAM size and accelerator as at the source, and a QMP socket"],
     ...ramRows(needs),
   ]);
-  const [image, note] = imageArgument(report.path);
-  const offset = report.base === 0 ? "" : ` --offset ${report.base}`;
   return `${requirements}
   then, by QMP (socat - unix:vm.qmp), in this order:
 ${copied(setUp(needs).map(jsonLine))}
@@ -61,7 +62,7 @@ function setUp(needs: DestinationNeeds): object[] {
 }
 
 /** The image's path as a shell wants it, and what to add to the sentence before it. */
-function imageArgument(path: string): [argument: string, note: string] {
+export function imageArgument(path: string): [argument: string, note: string] {
   // A leading dash would be taken for an option.
   const quoted = quoteForShell(path.startsWith("-") ? `./${path}` : path);
   if (quoted !== null) return [quoted, ""];

@@ -12,7 +12,8 @@ const EXAMPLE = `
 Example:
   multifd-helper recover --qmp /run/vm/qmp.sock
 
-A save that is killed leaves a guardian, which does this by itself within moments. It is for the day on which both were killed.`;
+A save that is killed leaves a guardian, which does this by itself within moments. It is for the day on which both were
+killed. Name the VM as that save did: what it was like is written down under that name.`;
 
 export function addRecoverCommand(program: Command, output: Output): void {
   addDomainOptions(program.command("recover"))

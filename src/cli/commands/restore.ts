@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import type { CompletedEvent, Expectations, RestoreVmOptions } from "../../index.ts";
 import type { ExitStatus } from "../exit.ts";
 import { mergeExpectations, parseChannels, parseExpect } from "../expect.ts";
-import { formatBytes, formatChannels, formatDuration, formatRate } from "../format.ts";
+import { formatDuration, formatMoved, formatRate } from "../format.ts";
 import { addTransferOptions, type TransferFlags, transferOptions, valued, verifyOption } from "../options.ts";
 import type { Output } from "../output.ts";
 import { writePidFile } from "../pid-file.ts";
@@ -28,13 +28,17 @@ interface RestoreFlags extends TransferFlags, QemuRestoreFlags {
 const EXAMPLE = `
 Example:
   multifd-helper restore vm.mfd -- qemu-system-x86_64 -machine q35 -m 4G …
-  starts QEMU with these arguments, restores the VM and lets it run if it ran; stays until QEMU ends
+  starts QEMU with these arguments, restores the VM and lets it run if it ran; stays until QEMU ends, and ends
+  with its exit status (--detach: ends when the VM is restored)
 
   multifd-helper restore vm.mfd --qmp /run/vm/qmp.sock
   the same into a QEMU that was started with -incoming defer -S
 
   multifd-helper restore vm.mfd --connect unix:/run/vm/restore.sock
-  feeds a QEMU that waits in migrate-incoming; exit status 0 means delivered: whether QEMU accepted it, query-migrate tells`;
+  feeds a QEMU that waits in migrate-incoming; exit status 0 means delivered: whether QEMU accepted it, query-migrate tells
+
+Channels and compression are taken from the image. One of "save --engine file" is read by QEMU itself, which checks none
+of its pages: say --verify first, unless it has been verified; --channels is then the number of QEMU's threads.`;
 
 export function addRestoreCommand(program: Command, output: Output, status: ExitStatus): void {
   const command = program
@@ -122,8 +126,8 @@ function restoreOptions(image: string, flags: RestoreFlags, session: Session): R
 
 function sentence({ bytes, elapsedMs, image }: CompletedEvent, deliveredOnly: boolean): string {
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
-  const channels = formatChannels(image.multifdChannels);
-  const moved = `${formatBytes(bytes)} over ${channels} from ${image.path} in ${formatDuration(elapsedMs)} (${rate})`;
+  const what = formatMoved(bytes, image, "read");
+  const moved = `${what} from ${image.path} in ${formatDuration(elapsedMs)} (${rate})`;
   return deliveredOnly
     ? `Delivered ${moved}; query-migrate tells whether QEMU accepted it.`
     : `Restored ${moved}.`;

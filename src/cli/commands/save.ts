@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { CompletedEvent } from "../../control/events.ts";
 import type { VmTarget } from "../../vm/target.ts";
-import { formatBytes, formatChannels, formatDuration, formatRate } from "../format.ts";
+import { formatDuration, formatMoved, formatRate } from "../format.ts";
 import { Hold } from "../hold.ts";
 import { addNewImageOptions, type NewImageFlags, newImageOptions } from "../new-image-options.ts";
 import { addTransferOptions, repeatable, type TransferFlags, transferOptions } from "../options.ts";
@@ -31,7 +31,10 @@ const parseUid = parseInteger(0, 2 ** 32 - 2);
 const EXAMPLE = `
 Example:
   multifd-helper save vm.mfd --qmp /run/vm/qmp.sock
-  stops the VM, saves it over 4 channels, and ends it when the image is on disk
+  stops the VM, saves it over 4 channels, and ends it when the image is on disk; if anything fails, the VM goes on
+
+  multifd-helper save vm.mfd --qmp /run/vm/qmp.sock --live --max-seconds 60 --then pause
+  lets the VM run while it is saved, for a minute at most, and leaves it paused
 
   multifd-helper save vm.mfd --listen unix:/run/vm/save.sock --channels 4
   then, in QEMU: migrate to unix:/run/vm/save.sock with multifd on and multifd-channels 4`;
@@ -40,7 +43,7 @@ export function addSaveCommand(program: Command, output: Output): void {
   const command = program
     .command("save")
     .description(
-      "Saves a VM into an image: drives QEMU over QMP (--qmp), or waits for one that migrates (--listen).",
+      "Saves a VM into an image: drives QEMU (--qmp, --virsh), or waits for one that migrates (--listen).",
     )
     .option("--listen <address>", "wait for QEMU at unix:PATH, tcp:HOST:PORT, or fd:N (a listening socket)")
     .option("--allow-remote", "accept a tcp address that is not loopback")
@@ -69,7 +72,10 @@ export function addSaveCommand(program: Command, output: Output): void {
 function checkQemuFlags(flags: SaveFlags): void {
   const { listen, allowRemote, allowUid, discardBacklog, hold } = flags;
   const foreign = { listen, allowRemote, allowUid, discardBacklog, hold };
-  refuseTogether("--qmp", foreign);
+  refuseTogether(flags.qmp === undefined ? "--virsh" : "--qmp", foreign);
+  // QEMU writes by itself: there are no streams of ours to be watched or bounded.
+  const { engine, maxBytes, connectTimeout, stallTimeout } = flags;
+  if (engine === "file") refuseTogether("--engine file", { maxBytes, connectTimeout, stallTimeout });
 }
 
 function checkDataPlaneFlags(flags: SaveFlags): void {
@@ -117,6 +123,6 @@ const FATES = { quit: "the VM has ended", pause: "the VM stays paused", resume: 
 
 function savedSentence({ bytes, elapsedMs, image }: CompletedEvent, then?: keyof typeof FATES): string {
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
-  const channels = formatChannels(image.multifdChannels);
-  return `Saved ${formatBytes(bytes)} over ${channels} to ${image.path} in ${formatDuration(elapsedMs)} (${rate}), sealed${then === undefined ? "" : `; ${FATES[then]}`}.`;
+  const moved = formatMoved(bytes, image, "written");
+  return `Saved ${moved} to ${image.path} in ${formatDuration(elapsedMs)} (${rate}), sealed${then === undefined ? "" : `; ${FATES[then]}`}.`;
 }

@@ -89,6 +89,31 @@ const SHARED: ImageReport = {
   destination: { ...SEALED.destination, capabilities: ["x-ignore-shared"], zeroedRam: false },
 };
 
+test("a VM that QMP described is shown as it was saved, with a command line to copy", () => {
+  const disk = { device: "disk0", node: "#block1", fileBytes: 512, modifiedNs: "1", snapshotId: null };
+  const vm = {
+    ...{ uuid: null, accelerator: "kvm", cpuModel: "qemu64-x86_64-cpu", cpus: 2, ramBytes: 268_435_456 },
+    ...{ running: true, ranOn: true, devices: [{ path: "/machine/peripheral/net0", type: "e1000" }] },
+    commandLine: ["qemu-system-x86_64", "-name", "my vm\u001b[31m"],
+    disks: [{ ...disk, file: "/srv/vm.qcow2", format: "qcow2", readOnly: false }],
+  };
+  const page = describeImage({ ...SEALED, metadata: { ...SEALED.metadata, qemuVersion: "10.0.2", vm } });
+  expect(page).toContain(`
+As it was saved
+  QEMU          10.0.2
+  command line  qemu-system-x86_64 -name my vm\ufffd[31m
+  UUID          none
+  accelerator   kvm
+  CPUs          2 of type qemu64-x86_64-cpu
+  RAM           256.0 MiB
+  devices       e1000
+  disk          disk0: /srv/vm.qcow2, qcow2
+  state         it ran, and ran on afterwards: its disks may not fit any more
+
+Channels
+`);
+});
+
 test("the page of a sealed image says what it is", () => {
   expect(describeImage(SEALED)).toMatchInlineSnapshot(`
     "Image vm.mfd
@@ -122,7 +147,8 @@ test("the page of a sealed image says what it is", () => {
       blob          binary, 3 B
 
     To restore it
-      start QEMU    -machine pc-q35-7.2 -uuid 00112233-4455-6677-8899-aabbccddeeff -incoming defer -S
+      in one step   multifd-helper restore vm.mfd --offset 1048576 -- QEMU ARGUMENTS…
+      or by hand    start QEMU with -machine pc-q35-7.2 -uuid 00112233-4455-6677-8899-aabbccddeeff -incoming defer -S
       the rest      devices, RAM size and accelerator as at the source, and a QMP socket
       RAM           must be all zero: start QEMU afresh, and truncate a shared memory file to 0 and back before
       then, by QMP (socat - unix:vm.qmp), in this order:

@@ -1,5 +1,11 @@
 import { expect, test } from "vitest";
-import { formatBytes, formatChannels, formatDuration, formatRate } from "../../../src/cli/format.ts";
+import {
+  formatBytes,
+  formatChannels,
+  formatDuration,
+  formatMoved,
+  formatRate,
+} from "../../../src/cli/format.ts";
 import { describeProgress, ProgressBar } from "../../../src/cli/progress-bar.ts";
 
 const GIB = 1024 ** 3;
@@ -25,6 +31,13 @@ test("figures are rounded for people", () => {
   expect(formatChannels(0)).toBe("the main channel alone");
   expect(formatChannels(1)).toBe("main + 1 channel");
   expect(formatChannels(4)).toBe("main + 4 channels");
+  const bytes = 2 ** 30;
+  expect(formatMoved(bytes, { format: "stream", multifdChannels: 4 }, "read")).toBe(
+    "1.0 GiB over main + 4 channels",
+  );
+  expect(formatMoved(bytes, { format: "mapped-ram", multifdChannels: 0 }, "written")).toBe(
+    "1.0 GiB, written by QEMU itself,",
+  );
 });
 
 test("a save shows bytes, rate and time, as its total is not known", () => {

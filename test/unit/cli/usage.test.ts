@@ -77,6 +77,21 @@ const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], to
     ["managed-remove", "../web"],
     /the name of a VM has 1 to 64 letters.*"\.\.\/web"/,
   ],
+  [
+    "an option of ours where QEMU writes",
+    ["save", "vm.mfd", "--qmp", "/x", "--engine", "file", "--max-bytes", "1G"],
+    /--max-bytes makes no sense together with --engine file/,
+  ],
+  [
+    "holding what nobody decides but QEMU",
+    ["save", "vm.mfd", "--virsh", "vm", "--hold"],
+    /--hold makes no sense together with --virsh/,
+  ],
+  [
+    "a clone that is only fed",
+    ["restore", "vm.mfd", "--connect", "unix:/x", "--uuid", "00112233-4455-6677-8899-aabbccddeeff"],
+    /--uuid makes no sense together with --connect/,
+  ],
   ["a demo of half a page", ["demo", "--ram", "2047"], /--ram wants .* at least 16M/],
   ["a demo without channels", ["demo", "--channels", "0"], /--channels .* 1 to 255/],
   ["metadata without a key", ["save", "vm.mfd", ...LISTEN, "--meta", "value"], /--meta wants KEY=VALUE/],
@@ -178,7 +193,7 @@ test("capabilities --json is one object that names what there is", async () => {
     program: "multifd-helper",
     contract: 1,
     commands: expect.arrayContaining([...COMMANDS]),
-    formats: ["stream"],
+    formats: ["stream", "mapped-ram"],
     features: expect.arrayContaining(["hold", "offset", "meta-file"]),
     limits: { maxChannels: 255 },
     platform: { node: process.version, arch: process.arch },
@@ -194,6 +209,17 @@ test("the contract page names every field of capabilities, and no option that do
   const named = new Set(PAGE.match(/--[a-z][a-z-]+/g));
   expect(named.size).toBeGreaterThan(10);
   for (const option of named) expect(options).toContain(option);
+});
+
+test("the contract page says of each feature what it means, and of no other", async () => {
+  const { stdout } = await runCommand("capabilities", "--json");
+  const features: string[] = JSON.parse(stdout).features;
+  const [, table = ""] = PAGE.split("| feature ");
+  const [rows = ""] = table.split("\n\n");
+  const described = [...rows.matchAll(/^\| ((?:`[a-z-]+`(?:, )?)+) +\|/gm)].flatMap(
+    ([, names = ""]) => names.match(/[a-z-]+/g) ?? [],
+  );
+  expect(described.toSorted()).toEqual(features.toSorted());
 });
 
 test("capabilities without --json is a page", async () => {
