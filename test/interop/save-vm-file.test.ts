@@ -71,6 +71,7 @@ describeBothQemus("--engine file", ({ seven, ten }) => {
     expect(await helper.exit()).toBe(signal === "SIGTERM" ? 143 : "SIGKILL");
     await untilStatus(vm.qmp, "running");
     await expect.poll(() => settingsOf(vm.qmp), { timeout: 10_000 }).toEqual(before);
+    await expect.poll(() => vm.qmp.execute("query-fdsets")).toEqual([]);
     await verify({ image: image() });
     await ram.close();
   });

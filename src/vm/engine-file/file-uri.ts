@@ -5,6 +5,13 @@ import { tryShare } from "../../io/libc.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 
 const { O_DIRECT } = fs.constants;
+/** What our descriptors are called among QEMU's. */
+const OPAQUE = "multifd-helper";
+
+interface FdSet {
+  readonly "fdset-id": number;
+  readonly fds: readonly { readonly opaque?: string }[];
+}
 
 /** How QEMU reaches a file that we have open. */
 export interface FileForQemu {
@@ -65,12 +72,19 @@ async function addOpening(
   try {
     // The lock is the opening's, and so QEMU's for as long as it reads: no save in place writes over the image meanwhile.
     if (flags === fs.constants.O_RDONLY) tryShare(opening);
-    const args = { ...(set === null ? {} : { "fdset-id": set }), opaque: "multifd-helper" };
+    const args = { ...(set === null ? {} : { "fdset-id": set }), opaque: OPAQUE };
     const added = (await monitor.execute("add-fd", args, { fd: opening })) as { "fdset-id": number };
     return added["fdset-id"];
   } finally {
     fs.closeSync(opening);
   }
+}
+
+/** Takes back what a killed save left with QEMU: the room of a file that has no name any more is QEMU's as long as it has it open. */
+export async function takeFilesBack(monitor: Monitor): Promise<void> {
+  const sets = (await monitor.execute("query-fdsets")) as readonly FdSet[];
+  const ours = sets.filter(({ fds }) => fds.length > 0 && fds.every(({ opaque }) => opaque === OPAQUE));
+  for (const set of ours) await dropSet(monitor, set["fdset-id"]);
 }
 
 async function dropSet(monitor: Monitor, set: number): Promise<void> {

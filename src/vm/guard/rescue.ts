@@ -6,6 +6,7 @@ import { removePartial } from "../../io/image-target/replacement.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { cancelMigration, untilCleanedUp } from "../cancel.ts";
 import { overlaysInUse } from "../disks/overlays-in-use.ts";
+import { takeFilesBack } from "../engine-file/file-uri.ts";
 import { type Settings, set } from "../settings.ts";
 import { runState } from "../survey.ts";
 import type { Journal } from "./journal.ts";
@@ -24,6 +25,7 @@ async function rescue(
   before: { readonly running: boolean; readonly settings: Settings },
 ): Promise<string> {
   await putBack(monitor, before.settings);
+  await takeFilesBack(monitor);
   return await goOn(monitor, before.running);
 }
 

@@ -32,6 +32,11 @@ export async function saveVm(options: SaveVmOptions): Promise<CompletedEvent> {
 function engineFor({ monitor, survey }: VmSession, options: SaveVmOptions): Engine {
   const { engine = "helper", channels = DEFAULT_CHANNELS, compression = "none" } = options;
   if (engine === "helper") return new HelperEngine(options, channels, monitor);
+  if (options.maxBytes !== undefined) {
+    const text =
+      "--max-bytes does not go together with --engine file: QEMU writes as much as it has; leave it out, or use --engine helper";
+    throw new MultifdError("USAGE", text);
+  }
   if (compression === "none") return new FileEngine(options, channels, monitor, survey.uuid);
   const text = `--compression ${compression} does not go together with --engine file: a mapped-ram image holds each page at its own place; leave it out, or use --engine helper`;
   throw new MultifdError("USAGE", text);
