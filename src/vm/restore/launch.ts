@@ -119,7 +119,7 @@ export async function launchQemu(
     );
   refuseArguments(args);
   const directory = mkdtempSync(join(tmpdir(), "multifd-vm-"));
-  const ours = [...extra, "-qmp", `unix:${join(directory, "qmp")},server=on,wait=off`];
+  const ours = [...extra, "-qmp", `unix:${join(directory, "qmp").replaceAll(",", ",,")},server=on,wait=off`];
   const log = detached ? openSync(join(directory, "stderr"), "a", 0o600) : null;
   try {
     const child = spawn(program, [...args, ...ours], {
