@@ -49,7 +49,8 @@ describeEachQemu("a VM that was set up for something else", (binary) => {
   test("a runtime directory that is not there: told, and not waited for", async () => {
     const vm = await vms.start(guest);
     const args = ["save", vms.file("vm.mfd"), "--json", "--qmp", vm.monitorPath];
-    const failure = await start(args, { env: { XDG_RUNTIME_DIR: "/proc/not-there" } }).failure();
+    const shell = 'XDG_RUNTIME_DIR=/proc/not-there exec "$0" "$@"';
+    const failure = await start(args, { shell }).failure();
     expect(failure).toMatchObject({ code: "IO", message: expect.stringContaining("XDG_RUNTIME_DIR") });
     expect(await vm.status()).toBe("running");
   });
