@@ -21,8 +21,8 @@ export async function readSettings(monitor: Monitor): Promise<Settings> {
 }
 
 /**
- * Sets `wanted` and turns off every capability that it does not name: each of them changes what is sent, and how.
- * @returns what was there before of all that was changed, for putBack()
+ * Sets `wanted` and turns off every capability that it does not name: each of them changes what is sent, and how. So
+ * does TLS: our sockets do not speak it.
  * @throws MultifdError QEMU_UNSUPPORTED where this QEMU lacks one of `wanted`, QEMU_FAILED where it refuses
  */
 export async function applySettings(monitor: Monitor, found: Settings, wanted: Settings): Promise<void> {
@@ -37,8 +37,15 @@ export async function applySettings(monitor: Monitor, found: Settings, wanted: S
   }
   await set(monitor, {
     capabilities: { ...all(found.capabilities, false), ...wanted.capabilities },
-    parameters: wanted.parameters,
+    parameters: { ...(usesTls(found) ? { [TLS]: "" } : {}), ...wanted.parameters },
   });
+}
+
+/** Credentials of the VM's earlier or later migrations; "" is none (qapi/migration.json, QEMU 7.2 to 10). */
+const TLS = "tls-creds";
+
+function usesTls({ parameters }: Settings): boolean {
+  return (parameters[TLS] ?? "") !== "";
 }
 
 export const NO_SETTINGS: Settings = { capabilities: {}, parameters: {} };
@@ -56,7 +63,10 @@ export function together(first: Settings, second: Settings): Settings {
  * @param more names of parameters that may be set besides; those that QEMU lacks are left out
  */
 export function settingsToPutBack(found: Settings, wanted: Settings, more: readonly string[] = []): Settings {
-  const names = [...Object.keys(wanted.parameters), ...more].filter((name) => name in found.parameters);
+  const tls = usesTls(found) ? [TLS] : [];
+  const names = [...Object.keys(wanted.parameters), ...more, ...tls].filter(
+    (name) => name in found.parameters,
+  );
   return {
     capabilities: found.capabilities,
     parameters: Object.fromEntries(names.map((name) => [name, found.parameters[name]])),

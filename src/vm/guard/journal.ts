@@ -1,5 +1,14 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MultifdError } from "../../errors.ts";
@@ -91,8 +100,7 @@ function stateDirectory(): string {
   const runtime = process.env.XDG_RUNTIME_DIR || (uid === 0 ? "/run" : undefined);
   const directory =
     runtime === undefined ? join(tmpdir(), `multifd-helper-${uid}`) : join(runtime, "multifd-helper");
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const { uid: owner, mode } = statSync(directory);
+  const { uid: owner, mode } = madeDirectory(directory);
   if (owner === uid && (mode & 0o077) === 0) return directory;
   throw new MultifdError(
     "IO",
@@ -101,4 +109,17 @@ function stateDirectory(): string {
       path: directory,
     },
   );
+}
+
+/** Not with what lies above it: where that cannot be made, Node 20's recursive mkdirSync may never come back (/proc). */
+function madeDirectory(path: string): Stats {
+  try {
+    if (!existsSync(path)) mkdirSync(path, { mode: 0o700 });
+    return statSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return statSync(path);
+    const { message } = error as Error;
+    const text = `cannot make the directory ${path} for the word of what is done to VMs (${message}): set XDG_RUNTIME_DIR to a directory of yours`;
+    throw new MultifdError("IO", text, { path }, error);
+  }
 }

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
+import { QemuWatch } from "../qemu-watch.ts";
 import { openMonitor } from "../target.ts";
 
 export interface LaunchOptions {
@@ -35,6 +36,8 @@ export class LaunchedQemu {
   readonly directory: string;
   readonly #child: ChildProcess;
   readonly #detached: boolean;
+  /** QEMU itself, where the user's command is a script that starts it. */
+  #inner: { readonly pid: number; readonly watch: QemuWatch } | null = null;
 
   constructor(child: ChildProcess, directory: string, detached: boolean) {
     this.#detached = detached;
@@ -58,7 +61,13 @@ export class LaunchedQemu {
     for (;;) {
       if (this.ended) throw new MultifdError("QEMU_FAILED", `QEMU did not start: ${this.lastWords()}`, {});
       try {
-        return await openMonitor({ qmp: join(this.directory, "qmp") }, Math.max(1, deadline - Date.now()));
+        const monitor = await openMonitor(
+          { qmp: join(this.directory, "qmp") },
+          Math.max(1, deadline - Date.now()),
+        );
+        const { pid } = monitor;
+        if (pid !== null && pid !== this.pid) this.#inner = { pid, watch: new QemuWatch(pid) };
+        return monitor;
       } catch (error) {
         if (Date.now() > deadline) throw error;
         await sleep(RETRY_MS);
@@ -85,6 +94,7 @@ export class LaunchedQemu {
   /** Ends it at once: its VM never ran. */
   async kill(): Promise<void> {
     this.#child.kill("SIGKILL");
+    if (this.#inner?.watch.ended === false) process.kill(this.#inner.pid, "SIGKILL");
     await this.exited;
     this.forget();
   }
@@ -97,6 +107,8 @@ export class LaunchedQemu {
   forget(): void {
     rmSync(this.directory, { recursive: true, force: true });
     if (this.#detached) this.#child.unref();
+    this.#inner?.watch.close();
+    this.#inner = null;
   }
 }
 
@@ -119,7 +131,7 @@ export async function launchQemu(
     );
   refuseArguments(args);
   const directory = mkdtempSync(join(tmpdir(), "multifd-vm-"));
-  const ours = [...extra, "-qmp", `unix:${join(directory, "qmp")},server=on,wait=off`];
+  const ours = [...extra, "-qmp", `unix:${join(directory, "qmp").replaceAll(",", ",,")},server=on,wait=off`];
   const log = detached ? openSync(join(directory, "stderr"), "a", 0o600) : null;
   try {
     const child = spawn(program, [...args, ...ours], {

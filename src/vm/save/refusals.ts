@@ -30,3 +30,23 @@ export function refuseUnfit({ status, migration }: Survey, monitor: Monitor): vo
   const why = REFUSALS[status] ?? `it is in the state ${status}`;
   throw new MultifdError("VM_STATE", `the VM at ${monitor.place} cannot be saved: ${why}`, { status });
 }
+
+/**
+ * A backup that has not ended makes QEMU fail the migration once all RAM was sent, with "Bad address" (10.0.2) or without
+ * a word (7.2.22). Mirrors and streams do not.
+ * @throws MultifdError VM_STATE
+ */
+export async function refuseBackups(monitor: Monitor): Promise<void> {
+  const jobs = (await monitor.execute("query-block-jobs")) as readonly {
+    readonly device: string;
+    readonly type: string;
+    readonly status: string;
+  }[];
+  const names = jobs
+    .filter(({ type, status }) => type === "backup" && status !== "concluded")
+    .map(({ device }) => device)
+    .join(", ");
+  if (names === "") return;
+  const text = `the VM at ${monitor.place} cannot be saved while its disks are backed up (job ${names}): wait for its end, or cancel it (block-job-cancel)`;
+  throw new MultifdError("VM_STATE", text, { jobs: names });
+}

@@ -9,7 +9,7 @@ import { HelperEngine } from "./helper-engine.ts";
 import { LivePolicy } from "./live-policy.ts";
 import type { SaveVmOptions } from "./options.ts";
 import type { SavePlan } from "./plan.ts";
-import { refuseUnfit } from "./refusals.ts";
+import { refuseBackups, refuseUnfit } from "./refusals.ts";
 import { DEFAULT_CHANNELS, settingsFor } from "./settings-for-save.ts";
 import { VmSave } from "./vm-save.ts";
 
@@ -24,6 +24,8 @@ export async function saveVm(options: SaveVmOptions): Promise<CompletedEvent> {
   return await withVm(options.vm, async (session) => {
     const { monitor, survey } = session;
     refuseUnfit(survey, monitor);
+    await refuseBackups(monitor);
+    checkCompression(options);
     const engine = engineFor(session, options);
     return await new VmSave(session, options, planOf(session, options), engine).execute();
   });
@@ -39,6 +41,13 @@ function engineFor({ monitor, survey }: VmSession, options: SaveVmOptions): Engi
   }
   if (compression === "none") return new FileEngine(options, channels, monitor, survey.uuid);
   const text = `--compression ${compression} does not go together with --engine file: a mapped-ram image holds each page at its own place; leave it out, or use --engine helper`;
+  throw new MultifdError("USAGE", text);
+}
+
+/** QEMU compresses what goes over multifd channels only. */
+function checkCompression({ channels, compression = "none" }: SaveVmOptions): void {
+  if (channels !== 0 || compression === "none") return;
+  const text = `--compression ${compression} needs channels, and --channels 0 has none: leave one of them out`;
   throw new MultifdError("USAGE", text);
 }
 

@@ -4,6 +4,7 @@ import { recordDisks } from "../disks/record.ts";
 import { HelperEngine } from "../save/helper-engine.ts";
 import type { SaveVmOptions } from "../save/options.ts";
 import type { SavePlan } from "../save/plan.ts";
+import { refuseBackups } from "../save/refusals.ts";
 import { DEFAULT_CHANNELS } from "../save/settings-for-save.ts";
 import { VmSave } from "../save/vm-save.ts";
 import { type VmSession, withVm } from "../session.ts";
@@ -32,6 +33,7 @@ async function takeSnapshot(session: VmSession, options: SnapshotVmOptions): Pro
   refuseSnapshot(session, options, written);
   const background = survey.running && live === undefined;
   if (background) refuseBackground(session);
+  else await refuseBackups(monitor);
   const overlays = new DiskOverlays(disks ? planOverlays(written, name, monitor.pid) : []);
 
   const afterwards = survey.running ? "resume" : "pause";
