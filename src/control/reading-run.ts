@@ -6,6 +6,8 @@ import type { RunOptions } from "./options.ts";
 import { teller } from "./telling.ts";
 
 const TICK_MS = 100;
+/** Tasks at once: enough for any disk, and each holds its buffers. Nobody waits for those that come later. */
+const ABREAST = 32;
 
 /**
  * Runs tasks that read an image side by side, until all have answered, one fails, or the run is cancelled. No worker
@@ -33,13 +35,19 @@ export async function readInParallel<T>(
       unwatch = whenAborted(options.signal, reject);
     });
     aborted.catch(() => undefined);
-    const running = tasks.map((task, number) =>
-      pool.run<T>(task).catch((error: unknown) => {
-        throw named(number, error);
-      }),
-    );
+    const answers: T[] = [];
+    const waiting = tasks.entries();
+    const lane = async (): Promise<void> => {
+      for (const [number, task] of waiting) {
+        answers[number] = await pool.run<T>(task).catch((error: unknown) => {
+          throw named(number, error);
+        });
+      }
+    };
+    const running = Array.from({ length: Math.min(ABREAST, tasks.length) }, lane);
     try {
-      return await Promise.race([Promise.all(running), aborted]);
+      await Promise.race([Promise.all(running), aborted]);
+      return answers;
     } catch (error) {
       // The descriptor is closed next: no worker may be reading from it any more.
       control.setGiveUp();
