@@ -18,7 +18,6 @@ const SLOWLY = ["--rate", "10M"];
 /** Ways to save a VM beside the plain one, which vm-save.test.ts tries with every fault and both QEMUs. */
 const FLOWS: Readonly<Record<string, (image: string, qmp: string) => string[]>> = {
   "save --live": (image, qmp) => ["save", image, "--qmp", qmp, "--live", "--max-downtime", "0.001"],
-  "save --engine file": (image, qmp) => ["save", image, "--qmp", qmp, "--engine", "file"],
   snapshot: (image, qmp) => ["snapshot", image, "--qmp", qmp],
   "snapshot --live": (image, qmp) => ["snapshot", image, "--qmp", qmp, "--live"],
   "managed-save": (image, qmp) => ["managed-save", "vm", "--qmp", qmp, "--state-dir", path.dirname(image)],
