@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { copyFile, readFile, truncate, writeFile } from "node:fs/promises";
 import { expect, test } from "vitest";
 import { encodeSuperblock, writingSuperblock } from "../../src/formats/image/superblock.ts";
@@ -112,6 +113,7 @@ describeBothQemus("managed VMs", ({ ten }) => {
       });
       await vms.noQemus();
       expect(await vms.images()).toEqual(["web.mfd"]);
+      expect(existsSync(await vms.stateFile("web.qmp"))).toBe(false);
     }
     const booted = vms.run(["start", "web", "--discard", "--detach"]);
     expect(await booted.waitEvent("started")).toMatchObject({ from: "boot" });

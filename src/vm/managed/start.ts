@@ -48,10 +48,20 @@ export async function managedStart(options: ManagedStartOptions): Promise<Starte
     const launch = launchOptions(place, options);
     if (options.discard) forget(place);
     refuseLeftover(place);
-    if (!fs.existsSync(place.image))
-      return { qemu: await boot(place, { ...options, image: place.image }, launch), completed: null };
-    return await restoreOnce(place, options, launch);
+    try {
+      if (!fs.existsSync(place.image))
+        return { qemu: await boot(place, { ...options, image: place.image }, launch), completed: null };
+      return await restoreOnce(place, options, launch);
+    } catch (error) {
+      await removeMonitor(place);
+      throw error;
+    }
   });
+}
+
+/** A QEMU that was killed leaves its socket. */
+async function removeMonitor({ qmp }: ManagedPlace): Promise<void> {
+  if (!(await isListening(qmp))) fs.rmSync(qmp, { force: true });
 }
 
 async function refuseRunning({ name, qmp }: ManagedPlace): Promise<void> {
