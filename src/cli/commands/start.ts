@@ -126,7 +126,7 @@ function facts({ completed, qemu }: StartedVm): { readonly from: "image" | "boot
 function sentence({ completed, qemu }: StartedVm): string {
   const how =
     completed === null
-      ? "There was no managed image: booted."
+      ? "Booted, without a managed image."
       : `Restored ${formatBytes(completed.bytes)} in ${formatDuration(completed.elapsedMs)}; the managed image is used up.`;
   return `${how} QEMU is process ${qemu.pid}.`;
 }
