@@ -123,9 +123,7 @@ describeBothQemus("QEMU writes mapped-ram, and we seal it", ({ ten }) => {
   test("a file that QEMU alone wrote is described, and is not taken for an image", async () => {
     const image = lab.file("foreign.mr");
     const source = await lab.source(setup);
-    const { capabilities, parameters } = plainSettings(2, false);
-    await source.vm.qmp.execute("migrate-set-capabilities", { capabilities });
-    await source.vm.qmp.execute("migrate-set-parameters", parameters);
+    await set(source.vm, plainSettings(2, false));
     await source.vm.qmp.execute("migrate", { uri: `file:${image}` });
     for (;;) {
       const { status } = (await source.vm.qmp.execute("query-migrate")) as { status: string };

@@ -10,6 +10,7 @@ import {
 } from "../../src/vm/engine-file/save.ts";
 import { waitMigration } from "../../src/vm/migration.ts";
 import type { QemuProcess } from "../../src/vm/qemu-process.ts";
+import type { Settings } from "../../src/vm/settings.ts";
 import { fdMonitorArgs, passingMonitor } from "./fd-monitor.ts";
 import { type Guest, type GuestSetup, Lab } from "./lab.ts";
 
@@ -82,11 +83,6 @@ export class FileLab {
   }
 }
 
-interface Settings {
-  readonly capabilities: readonly object[];
-  readonly parameters: object;
-}
-
 /** Lets QEMU save, and waits until it calls it completed. */
 export async function migrate(vm: QemuProcess, prepared: Settings & { readonly uri: string }): Promise<void> {
   await set(vm, prepared);
@@ -101,7 +97,8 @@ export async function incoming(vm: QemuProcess, settings: Settings, uri: string)
   await waitMigration(vm.qmp, MIGRATION_MS);
 }
 
-export async function set(vm: QemuProcess, { capabilities, parameters }: Settings): Promise<void> {
+export async function set(vm: QemuProcess, { capabilities: wanted, parameters }: Settings): Promise<void> {
+  const capabilities = Object.entries(wanted).map(([capability, state]) => ({ capability, state }));
   await vm.qmp.execute("migrate-set-capabilities", { capabilities });
   await vm.qmp.execute("migrate-set-parameters", parameters);
 }
@@ -110,7 +107,7 @@ export async function set(vm: QemuProcess, { capabilities, parameters }: Setting
 export function plainSettings(channels: number, directIo: boolean): Settings {
   const names = channels > 0 ? ["mapped-ram", "multifd"] : ["mapped-ram"];
   return {
-    capabilities: names.map((capability) => ({ capability, state: true })),
+    capabilities: Object.fromEntries(names.map((name) => [name, true])),
     parameters: { ...(channels > 0 ? { "multifd-channels": channels } : {}), "direct-io": directIo },
   };
 }

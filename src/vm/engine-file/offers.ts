@@ -1,18 +1,13 @@
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
-
-/** A capability and what it is to be set to, as migrate-set-capabilities takes it. */
-export interface CapabilityState {
-  readonly capability: string;
-  readonly state: boolean;
-}
+import { readSettings, type Settings } from "../settings.ts";
 
 /** What this QEMU can do with mapped-ram files. */
 export interface MappedRamOffer {
   /** The parameter direct-io exists (QEMU 9.1 and later). */
   readonly directIo: boolean;
   /** What is to be set before the migration: mapped-ram on, and what cannot go with a file off. */
-  capabilities(multifd: boolean): CapabilityState[];
+  capabilities(multifd: boolean): Settings["capabilities"];
 }
 
 const INSTEAD = "switch it off, or use --engine helper";
@@ -38,10 +33,8 @@ const OFF: readonly string[] = ["return-path", "pause-before-switchover"];
  * @throws MultifdError QEMU_UNSUPPORTED, QEMU_FAILED
  */
 export async function probeMappedRam(monitor: Monitor): Promise<MappedRamOffer> {
-  const capabilities = (await monitor.execute("query-migrate-capabilities")) as readonly CapabilityState[];
-  const parameters = (await monitor.execute("query-migrate-parameters")) as Readonly<Record<string, unknown>>;
-  const offered = new Set(capabilities.map(({ capability }) => capability));
-  if (!offered.has("mapped-ram")) {
+  const { capabilities, parameters } = await readSettings(monitor);
+  if (!("mapped-ram" in capabilities)) {
     const { major, minor, micro } = monitor.version;
     throw new MultifdError(
       "QEMU_UNSUPPORTED",
@@ -49,7 +42,7 @@ export async function probeMappedRam(monitor: Monitor): Promise<MappedRamOffer> 
       { capability: "mapped-ram" },
     );
   }
-  for (const { capability, state } of capabilities) {
+  for (const [capability, state] of Object.entries(capabilities)) {
     const why = IMPOSSIBLE.get(capability);
     if (state && why !== undefined) throw impossible(`the capability ${capability}`, why, capability);
   }
@@ -66,12 +59,12 @@ export async function probeMappedRam(monitor: Monitor): Promise<MappedRamOffer> 
   }
   return {
     directIo: "direct-io" in parameters,
-    capabilities: (multifd) => [
-      ...OFF.filter((name) => offered.has(name)).map((capability) => ({ capability, state: false })),
-      { capability: "mapped-ram", state: true },
-      { capability: "multifd", state: multifd },
-      { capability: "events", state: true },
-    ],
+    capabilities: (multifd) => ({
+      ...Object.fromEntries(OFF.filter((name) => name in capabilities).map((name) => [name, false])),
+      "mapped-ram": true,
+      multifd,
+      events: true,
+    }),
   };
 }
 

@@ -6,19 +6,17 @@ import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
 import type { ImageMetadata } from "../../formats/image/model.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
+import type { Settings } from "../settings.ts";
 import { type FileForQemu, giveFile } from "./file-uri.ts";
-import { type CapabilityState, probeMappedRam } from "./offers.ts";
+import { probeMappedRam } from "./offers.ts";
 
 export interface FileRestoreOptions extends RunOptions, Pick<RestoreOptions, "verify"> {
   /** Threads with which QEMU reads, 0..255, whatever they were at the save; 0: without multifd, and then without O_DIRECT. */
   readonly channels: number;
 }
 
-/** A restore that QEMU may begin. finishFileRestore ends it, whatever became of it. */
-export interface PreparedFileRestore {
-  /** To be set before `migrate-incoming`. */
-  readonly capabilities: readonly CapabilityState[];
-  readonly parameters: Readonly<Record<string, string | number | boolean>>;
+/** A restore that QEMU may begin, with these settings. finishFileRestore ends it, whatever became of it. */
+export interface PreparedFileRestore extends Settings {
   /** For `migrate-incoming`. */
   readonly uri: string;
   readonly directIo: boolean;

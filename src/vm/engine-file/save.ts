@@ -11,8 +11,9 @@ import { openTarget } from "../../io/image-target/open.ts";
 import type { Target } from "../../io/image-target/target.ts";
 import { openFlags } from "../../io/libc.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
+import type { Settings } from "../settings.ts";
 import { type FileForQemu, giveFile } from "./file-uri.ts";
-import { type CapabilityState, probeMappedRam } from "./offers.ts";
+import { probeMappedRam } from "./offers.ts";
 
 export interface FileSaveOptions
   extends RunOptions,
@@ -23,11 +24,8 @@ export interface FileSaveOptions
 
 const O_ACCMODE = 3;
 
-/** A save that QEMU may begin. Exactly one of finishFileSave and abandonFileSave ends it. */
-export interface PreparedFileSave {
-  /** To be set before `migrate`, and put back afterwards. */
-  readonly capabilities: readonly CapabilityState[];
-  readonly parameters: Readonly<Record<string, string | number | boolean>>;
+/** A save that QEMU may begin, with these settings. Exactly one of finishFileSave and abandonFileSave ends it. */
+export interface PreparedFileSave extends Settings {
   /** For `migrate`. */
   readonly uri: string;
   readonly directIo: boolean;

@@ -25,9 +25,7 @@ export async function loadMapped(
   const meter = new Meter();
   const prepared = await prepareFileRestore(monitor, { ...options, channels });
   try {
-    const states = prepared.capabilities.map(({ capability, state }) => [capability, state]);
-    const { parameters } = prepared;
-    await listen(monitor, { capabilities: Object.fromEntries(states), parameters }, prepared.uri);
+    await listen(monitor, prepared, prepared.uri);
     onListening();
     await waitIncoming(monitor, options.signal);
   } finally {

@@ -44,11 +44,9 @@ export class FileEngine implements Engine {
   }
 
   async #migrate(prepared: PreparedFileSave, control: TransferControl): Promise<void> {
-    const { uri, capabilities, parameters } = prepared;
     const ticker = setInterval(() => this.#tick(control), TICK_MS);
     try {
-      const on = capabilities.map(({ capability, state }) => [capability, state]);
-      control.begin(uri, { capabilities: Object.fromEntries(on), parameters });
+      control.begin(prepared.uri, prepared);
       if ((await control.outcome()) === "completed") return;
       throw new MultifdError("QEMU_FAILED", "QEMU ended while it wrote the image: nothing was saved");
     } catch (error) {

@@ -187,7 +187,7 @@ export class VmSave {
       if (await qemu.endsWithin(1000)) return reason;
       guard.leaveToGuardian();
       const { code, message, details } = toFailure(reason);
-      const text = `${message}; and the VM could not be put back as it was (${said(error)}): its guardian goes on trying for a minute, then multifd-helper recover is the way`;
+      const text = `${message}; and the VM could not be put back as it was (${toFailure(error).message}): its guardian goes on trying for a minute, then multifd-helper recover is the way`;
       return new MultifdError(code, text, details, reason);
     }
   }
@@ -223,7 +223,7 @@ export class VmSave {
     const { afterwards } = this.#plan;
     if (qemu.ended) return;
     const state = await finish(monitor, { afterwards, settings: this.#before }).catch((error: unknown) => {
-      const text = `the image ${image} is complete, but the VM could not be made to ${afterwards}: ${said(error)}; do that by hand`;
+      const text = `the image ${image} is complete, but the VM could not be made to ${afterwards}: ${toFailure(error).message}; do that by hand`;
       throw new MultifdError("QEMU_FAILED", text, { image }, error);
     });
     if (afterwards === "quit" && qemu.known && !(await qemu.endsWithin(QUIT_MS))) {
@@ -232,8 +232,4 @@ export class VmSave {
     }
     this.#tellVm(afterwards === "quit" ? "ended" : state === "running" ? "running" : "paused");
   }
-}
-
-function said(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
