@@ -26,7 +26,7 @@ interface Region {
 }
 
 /**
- * Reads the trailer of a mapped-ram image by docs/formats/mapped-ram.md, without using anything of the product. Every
+ * Reads the trailer of a mapped-ram image in a regular file by docs/formats/mapped-ram.md, without using anything of the product. Every
  * checksum is recomputed, that of every range too, and everything is compared with the stream, as our plain reader of it
  * understands it. Stricter than the page asks of readers: what writers must write as zero has to be zero.
  */
