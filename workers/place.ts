@@ -6,6 +6,7 @@ import { alignedBuffer, SlabArena } from "../src/io/slab-arena.ts";
 import { answering } from "../src/pool/answer.ts";
 import { ControlBlock } from "../src/pool/control-block.ts";
 import type { Answer, Placed, PlaceTask } from "../src/pool/messages.ts";
+import { type Barriers, SharedBarriers } from "../src/pool/placing/barriers.ts";
 import { Hold } from "../src/pool/placing/hold.ts";
 import { PacketPlacer } from "../src/pool/placing/packet-placer.ts";
 import { PageWriter } from "../src/pool/placing/page-writer.ts";
@@ -21,14 +22,20 @@ export function place(task: PlaceTask): Promise<Answer<Placed>> {
   return answering(() => placeChannel(task, writeAt));
 }
 
+export type BarrierMaker = (task: PlaceTask, control: ControlBlock, writer: PageWriter) => Barriers;
+
 /**
  * Reads the connection to its end. Rejects when the bytes are no migration stream, hold what cannot be placed, or the disk
  * fails.
- * @param write the disk; tests put another there
+ * @param write,makeBarriers the disk, and how connections wait for each other; tests put others there
  */
-export async function placeChannel(task: PlaceTask, write: WriteAt): Promise<Placed> {
+export async function placeChannel(
+  task: PlaceTask,
+  write: WriteAt,
+  makeBarriers: BarrierMaker = ({ connection }, ...parts) => new SharedBarriers(connection, ...parts),
+): Promise<Placed> {
   const slots = Array.from({ length: task.slots }, () => arena.take(task.blockBytes));
-  const placed = await new ChannelPlacing(task, write, slots).run();
+  const placed = await new ChannelPlacing(task, write, slots, makeBarriers).run();
   arena.give(slots);
   return placed;
 }
@@ -48,7 +55,7 @@ class ChannelPlacing {
   #received = 0;
   #firstByteAt = 0;
 
-  constructor(task: PlaceTask, write: WriteAt, slots: readonly Uint8Array[]) {
+  constructor(task: PlaceTask, write: WriteAt, slots: readonly Uint8Array[], makeBarriers: BarrierMaker) {
     const control = new ControlBlock(task.control);
     const fail = (error: unknown): void => this.#inlet.fail(error);
     // An image in place is marked as unfinished first; that waits for a QEMU, so that a mere look at the socket costs nothing.
@@ -60,8 +67,9 @@ class ChannelPlacing {
     this.#control = control;
     this.#hold = new Hold(() => this.#goOn(), fail);
     this.#writer = new PageWriter(task, control, prepared, slots, fail);
-    this.#packets = new PacketPlacer(task.connection, control, this.#writer, this.#hold);
-    this.#records = new RecordPlacer(task, control, this.#writer, prepared, this.#hold);
+    const barriers = makeBarriers(task, control, this.#writer);
+    this.#packets = new PacketPlacer(control, this.#writer, barriers, this.#hold);
+    this.#records = new RecordPlacer(task, control, this.#writer, prepared, barriers, this.#hold);
     this.#walker = new ChannelWalker({ packets: this.#packets, records: this.#records });
     control.take(task.connection);
     this.#inlet = new Inlet(

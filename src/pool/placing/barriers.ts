@@ -2,6 +2,11 @@ import { MultifdError } from "../../errors.ts";
 import type { ControlBlock } from "../control-block.ts";
 import type { PageWriter } from "./page-writer.ts";
 
+/** Where a connection comes to barrier number `count`, from 1; resolves when it may go on. */
+export interface Barriers {
+  arriveAt(count: number): Promise<void>;
+}
+
 /**
  * Where a connection waits for the others. What lies between two barriers is an epoch: a page that was sent again belongs
  * to a later one, on whichever channel, so that nothing of an epoch may be written before all of the one before it is
@@ -9,7 +14,7 @@ import type { PageWriter } from "./page-writer.ts";
  *
  * Main waits, too, as the loader does: a SYNC is on its way on every channel before main's barrier is.
  */
-export class Barriers {
+export class SharedBarriers implements Barriers {
   readonly #connection: number;
   readonly #control: ControlBlock;
   readonly #writer: PageWriter;
@@ -20,7 +25,7 @@ export class Barriers {
     this.#writer = writer;
   }
 
-  /** Comes to a barrier, and resolves when all others have. The thread goes on with other connections. */
+  /** Resolves when all others have come there, too. The thread goes on with other connections meanwhile. */
   async arriveAt(count: number): Promise<void> {
     await this.#writer.written();
     this.#control.arriveAtBarrier(this.#connection, count);

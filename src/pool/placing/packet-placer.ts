@@ -3,7 +3,7 @@ import type { PacketSink, PacketView } from "../../formats/migration/packet-sink
 import type { Compression } from "../../formats/migration/summary.ts";
 import { PAGE_SIZE, protocolError } from "../../formats/migration/wire.ts";
 import type { ControlBlock } from "../control-block.ts";
-import { Barriers } from "./barriers.ts";
+import type { Barriers } from "./barriers.ts";
 import type { Hold } from "./hold.ts";
 import type { PageWriter } from "./page-writer.ts";
 import { type Unpacker, unpackerFor } from "./unpacker.ts";
@@ -37,11 +37,11 @@ export class PacketPlacer implements PacketSink {
   #packed: Uint8Array | null = null;
   #unpacker: Unpacker | null = null;
 
-  constructor(connection: number, control: ControlBlock, writer: PageWriter, hold: Hold) {
+  constructor(control: ControlBlock, writer: PageWriter, barriers: Barriers, hold: Hold) {
     this.#control = control;
     this.#writer = writer;
+    this.#barriers = barriers;
     this.#hold = hold;
-    this.#barriers = new Barriers(connection, control, writer);
   }
 
   /** Where the next bytes go. @param wanted how many the walker lacks for the next thing it can read */

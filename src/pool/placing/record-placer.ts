@@ -12,7 +12,7 @@ import type { RamBlock } from "../../formats/migration/summary.ts";
 import type { WriteAt } from "../../io/file-io.ts";
 import type { ControlBlock } from "../control-block.ts";
 import type { Placed, PlaceTask } from "../messages.ts";
-import { Barriers } from "./barriers.ts";
+import type { Barriers } from "./barriers.ts";
 import type { Hold } from "./hold.ts";
 import type { PageWriter } from "./page-writer.ts";
 import { RamTables } from "./ram-tables.ts";
@@ -39,13 +39,20 @@ export class RecordPlacer implements RecordSink {
   #block: RamBlock | null = null;
   #number = 0;
 
-  constructor(task: PlaceTask, control: ControlBlock, writer: PageWriter, write: WriteAt, hold: Hold) {
+  constructor(
+    task: PlaceTask,
+    control: ControlBlock,
+    writer: PageWriter,
+    write: WriteAt,
+    barriers: Barriers,
+    hold: Hold,
+  ) {
     this.#task = task;
     this.#control = control;
     this.#writer = writer;
     this.#write = write;
     this.#hold = hold;
-    this.#barriers = new Barriers(task.connection, control, writer);
+    this.#barriers = barriers;
   }
 
   get held(): boolean {

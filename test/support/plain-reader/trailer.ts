@@ -122,7 +122,7 @@ function readSums(bytes: Buffer, blocks: readonly MappedBlock[]): void {
 function readMetadata(bytes: Buffer, stream: MappedFile): Readonly<Record<string, unknown>> {
   const metadata = JSON.parse(bytes.toString("utf8")) as Record<string, unknown>;
   const wanted: Readonly<Record<string, unknown>> = {
-    ...{ multifdChannels: 0, compression: null, barrierMode: null, needsZeroedRam: true, pageSize: PAGE },
+    ...{ multifdChannels: 0, compression: null, needsZeroedRam: true, pageSize: PAGE },
     ...{ machine: stream.machine, capabilities: stream.capabilities, devices: stream.devices },
     ramBlocks: stream.blocks.map(({ name, bytes }) => ({ name, usedLength: bytes.length })),
   };
