@@ -1,6 +1,7 @@
 import type { Connection } from "../channels/handover.ts";
 import type { ImageMetadata, SealEvidence } from "../formats/image/model.ts";
 import type { Target } from "../io/image-target/target.ts";
+import type { ControlBlock } from "../pool/control-block.ts";
 import type { IntakeTask, TakenIn } from "../pool/messages.ts";
 import { drainPlan } from "../pool/ring-plan.ts";
 import type { WorkerCode } from "../pool/run-pool.ts";
@@ -20,6 +21,18 @@ export interface SaveFormat {
   /** Makes what was taken in an image, and flushes it; its name comes later. */
   seal(taken: readonly TakenIn[], streams: Streams, evidence: SealEvidence): Promise<ImageFacts>;
 }
+
+/** What a format is made of. */
+export interface FormatParts {
+  readonly options: SaveOptions;
+  readonly target: Target;
+  readonly identity: ImageIdentity;
+  readonly control: ControlBlock;
+  /** What the image is to say of the VM. */
+  readonly describe: (streams: Streams, evidence: SealEvidence) => ImageMetadata;
+}
+
+export type FormatMaker = (parts: FormatParts) => SaveFormat;
 
 /** Which image this is, from its start on. */
 export interface ImageIdentity {

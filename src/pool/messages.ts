@@ -52,12 +52,17 @@ export interface TakenIn {
   readonly activeMs: number;
 }
 
-/** What a placed connection left beside its pages; null for all but main. */
+/** What a placed connection left beside its pages. */
 export interface Placed extends TakenIn {
-  readonly main: {
-    readonly layout: MappedLayout;
-    readonly tail: { readonly length: number; readonly crc32: number };
-  } | null;
+  /** Of main alone. */
+  readonly main: PlacedMain | null;
+}
+
+/** How the stream around the pages goes to the file. */
+export interface PlacedMain {
+  readonly layout: MappedLayout;
+  /** What stands behind the pages, on disk already. */
+  readonly tail: { readonly length: number; readonly crc32: number };
 }
 
 /** What a drained connection left in the image. */

@@ -28,7 +28,7 @@ async function savedMapped(
       },
       ...options,
     },
-    code,
+    { code },
   );
   await sent;
   return image;

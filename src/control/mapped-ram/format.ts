@@ -1,14 +1,11 @@
 import type { SealEvidence } from "../../formats/image/model.ts";
-import type { Target } from "../../io/image-target/target.ts";
-import type { ControlBlock } from "../../pool/control-block.ts";
-import type { IntakeTask, Placed, PlaceTask, TakenIn } from "../../pool/messages.ts";
-import { RamTables, reserveRamMemory } from "../../pool/placing/ram-tables.ts";
+import { MAPPED_RAM } from "../../formats/migration/configuration.ts";
+import type { IntakeTask, Placed, PlacedMain, PlaceTask, TakenIn } from "../../pool/messages.ts";
+import { type RamMemory, RamTables, reserveRamMemory } from "../../pool/placing/ram-tables.ts";
 import { newRegionBits } from "../../pool/placing/regions.ts";
 import { PLACE, type WorkerCode } from "../../pool/run-pool.ts";
 import type { ImageFacts } from "../events.ts";
-import type { SaveOptions } from "../options.ts";
-import { type ImageIdentity, type SaveFormat, savedFacts } from "../save-format.ts";
-import { describe } from "../seal.ts";
+import { type FormatParts, type SaveFormat, savedFacts } from "../save-format.ts";
 import type { Streams } from "../streams.ts";
 import { invalidateMapped, sealPlaced } from "./seal-placed.ts";
 
@@ -16,21 +13,17 @@ import { invalidateMapped, sealPlaced } from "./seal-placed.ts";
 export class MappedFormat implements SaveFormat {
   readonly code: WorkerCode = PLACE;
   readonly barriers = true;
-  readonly #options: SaveOptions;
-  readonly #target: Target;
-  readonly #identity: ImageIdentity;
-  readonly #regions = newRegionBits();
-  readonly #ram: ReturnType<typeof reserveRamMemory>;
+  readonly #parts: FormatParts;
+  readonly #regions: SharedArrayBuffer = newRegionBits();
+  readonly #ram: RamMemory;
 
-  constructor(options: SaveOptions, target: Target, identity: ImageIdentity, _control: ControlBlock) {
-    this.#options = options;
-    this.#target = target;
-    this.#identity = identity;
-    this.#ram = reserveRamMemory(options.checksum !== "none");
+  constructor(parts: FormatParts) {
+    this.#parts = parts;
+    this.#ram = reserveRamMemory(parts.options.checksum !== "none");
   }
 
   async prepare(): Promise<void> {
-    await invalidateMapped(this.#target, this.#identity);
+    await invalidateMapped(this.#parts.target, this.#parts.identity);
   }
 
   task(common: IntakeTask): PlaceTask {
@@ -38,21 +31,19 @@ export class MappedFormat implements SaveFormat {
   }
 
   async seal(taken: readonly TakenIn[], streams: Streams, evidence: SealEvidence): Promise<ImageFacts> {
-    const main = (taken as readonly Placed[]).find((one) => one.main !== null)?.main as NonNullable<
-      Placed["main"]
-    >;
-    const { capabilities, ...metadata } = describe(streams, evidence, this.#options);
+    const { options, target, identity } = this.#parts;
+    const main = (taken as readonly Placed[]).find((one) => one.main !== null)?.main as PlacedMain;
+    const { capabilities, ...metadata } = this.#parts.describe(streams, evidence);
     const described = {
       ...metadata,
-      capabilities: [...capabilities, "mapped-ram"],
+      capabilities: [...capabilities, MAPPED_RAM],
       // Nothing of that is left in the file.
       ...{ multifdChannels: 0, compression: null },
       // What has no bit is passed over by QEMU's loader, not cleared.
       needsZeroedRam: true,
     };
-    const ram = new RamTables(this.#ram);
-    const seal = await sealPlaced(this.#target, this.#identity, main, ram, described);
-    const size = { bytes: seal.imageEnd - seal.base, directIo: this.#target.directIo };
-    return savedFacts(this.#options.image, "mapped-ram", this.#identity, described, size);
+    const seal = await sealPlaced(target, identity, main, new RamTables(this.#ram), described);
+    const size = { bytes: seal.imageEnd - seal.base, directIo: target.directIo };
+    return savedFacts(options.image, "mapped-ram", identity, described, size);
   }
 }

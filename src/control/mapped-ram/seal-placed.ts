@@ -13,11 +13,9 @@ import { hasCode, ioError, writeAligned } from "../../io/file-io.ts";
 import { flush, shrink } from "../../io/image-target/durability.ts";
 import type { Target } from "../../io/image-target/target.ts";
 import { punchHole } from "../../io/libc.ts";
-import type { Placed } from "../../pool/messages.ts";
+import type { PlacedMain } from "../../pool/messages.ts";
 import type { RamTables } from "../../pool/placing/ram-tables.ts";
 import type { ImageIdentity } from "../save-format.ts";
-
-type PlacedMain = NonNullable<Placed["main"]>;
 
 const PIECE = 1024 * 1024;
 /** Pages dealt with in one go: a few milliseconds, so that a signal is heard. */

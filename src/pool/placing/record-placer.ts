@@ -11,7 +11,7 @@ import type { RamListed, RecordSink } from "../../formats/migration/record-sink.
 import type { RamBlock } from "../../formats/migration/summary.ts";
 import type { WriteAt } from "../../io/file-io.ts";
 import type { ControlBlock } from "../control-block.ts";
-import type { Placed, PlaceTask } from "../messages.ts";
+import type { PlacedMain, PlaceTask } from "../messages.ts";
 import type { Barriers } from "./barriers.ts";
 import type { Hold } from "./hold.ts";
 import type { PageWriter } from "./page-writer.ts";
@@ -130,7 +130,7 @@ export class RecordPlacer implements RecordSink {
   }
 
   /** To be called at the stream's end. */
-  async finish(): Promise<Placed["main"]> {
+  async finish(): Promise<PlacedMain | null> {
     if (this.#tail === null || this.#layout === null) return null;
     return { layout: this.#layout, tail: await this.#tail.finish() };
   }
