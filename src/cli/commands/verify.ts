@@ -10,7 +10,8 @@ const EXAMPLE = `
 Example:
   multifd-helper verify vm.mfd && echo intact
 
-An image saved with --checksum none has only its structure to check; the answer says so.`;
+An image saved with --checksum none, and one that QEMU or libvirt wrote by itself, has only its structure to check; the
+answer says so.`;
 
 export function addVerifyCommand(program: Command, output: Output): void {
   addRunOptions(program.command("verify"))
