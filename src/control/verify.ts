@@ -40,9 +40,9 @@ type Verified = Omit<VerifyReport, "path">;
 type Check = (options: VerifyOptions, source: Source, head: Uint8Array) => Promise<Verified>;
 
 /** Looks what a file is. Answers null when it has, or ought to have, a seal of ours. */
-function foreignCheck({ image, offset = 0 }: VerifyOptions): Promise<Check | null> {
+function foreignCheck({ image, offset = 0, directIo = "auto" }: VerifyOptions): Promise<Check | null> {
   return namingImage(image, async () => {
-    const { source, head } = await openFile(image, offset, "off", SILENT);
+    const { source, head } = await openFile(image, offset, directIo, SILENT);
     try {
       switch (kindOf(head)) {
         case "libvirt":

@@ -16,7 +16,7 @@ const MIB = 2 ** 20;
 const RAM = 64 * MIB;
 const UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809";
 const XML = `<domain type='kvm'>\n  <name>web</name>\n  <uuid>${UUID}</uuid>\n</domain>\n`;
-const LIBVIRT = { xml: XML, cookie: "<qemusave/>\n", running: true };
+const LIBVIRT = { xml: XML, cookie: "<cookie/>\n", running: true };
 
 describeEachQemu("a file that QEMU wrote by itself", (binary) => {
   let lab: Lab;

@@ -8,8 +8,8 @@ import { checkInspectOptions } from "../validate.ts";
 import { openLibvirt } from "./libvirt.ts";
 
 /**
- * The XML of the domain in an image of libvirt, finished or not, as `virsh save-image-dumpxml --security-info` shows it:
- * passwords included. What is behind it is not read.
+ * The XML of the domain in an image of libvirt, finished or not, as libvirt stored it: passwords included. What is behind it
+ * is not read.
  * @throws MultifdError NOT_AN_IMAGE (not libvirt's), IMAGE_DAMAGED, UNSUPPORTED_VERSION, IO
  */
 export async function domainXml(options: InspectOptions): Promise<string> {
