@@ -32,5 +32,6 @@ function completedEvent({ bytes, elapsedMs, path, checked, blocks }: VerifyRepor
 
 function verifiedSentence({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): string {
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
-  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks intact after ${formatDuration(elapsedMs)} (${rate}); checked: ${checked}.`;
+  const found = checked === "structure only" ? "whole, as far as that tells," : "intact";
+  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks ${found} after ${formatDuration(elapsedMs)} (${rate}); checked: ${checked}.`;
 }
