@@ -2,33 +2,34 @@ import { randomUUID } from "node:crypto";
 import { type Address, parseAddress } from "../channels/address.ts";
 import type { Connection } from "../channels/handover.ts";
 import { Listener } from "../channels/listener.ts";
-import { type ImageMetadata, SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
+import type { MultifdError } from "../errors.ts";
 import { openTarget } from "../io/image-target/open.ts";
 import type { Target } from "../io/image-target/target.ts";
 import { ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
-import type { Drained, DrainTask } from "../pool/messages.ts";
-import { drainPlan } from "../pool/ring-plan.ts";
-import { DRAIN, RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
+import type { TakenIn } from "../pool/messages.ts";
+import { RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
 import { throwIfAborted, whenAborted } from "./cancellation.ts";
-import type { CompletedEvent, RunEvent } from "./events.ts";
-import { imageFacts } from "./image-facts.ts";
+import type { CompletedEvent, ImageFacts, RunEvent } from "./events.ts";
+import { MappedFormat } from "./mapped-ram/format.ts";
 import { Meter } from "./meter.ts";
 import type { Log, SaveOptions } from "./options.ts";
+import { countParties } from "./parties.ts";
 import { Reception } from "./reception.ts";
-import { describe, invalidate, seal } from "./seal.ts";
+import { intakeTask, type SaveFormat } from "./save-format.ts";
 import { decide } from "./seal-decision.ts";
 import { warnOfSharedRam } from "./shared-ram.ts";
 import { SILENT } from "./silent-log.ts";
 import { Space } from "./space.ts";
+import { StreamFormat } from "./stream-format.ts";
 import { drainedFigures } from "./streams.ts";
 import { teller } from "./telling.ts";
 import { checkSaveOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
 
 /**
  * One save, from the listening socket to the published image.
- * @param code the drain task; another one lets tests put faults and delays below the data path
+ * @param code another task than the format's own lets tests put faults and delays below the data path
  */
-export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): Promise<CompletedEvent> {
+export async function runSave(options: SaveOptions, code?: WorkerCode): Promise<CompletedEvent> {
   checkSaveOptions(options);
   const address = parseAddress(options.listen);
   throwIfAborted(options.signal);
@@ -54,37 +55,38 @@ export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): P
 class SaveRun {
   readonly #options: SaveOptions;
   readonly #target: Target;
+  readonly #format: SaveFormat;
   readonly #code: WorkerCode;
   readonly #log: Log;
   readonly #tell: (event: RunEvent) => void;
   readonly #control = new ControlBlock();
   readonly #meter = new Meter();
-  readonly #identity = { uuid: randomUUID(), createdMs: Date.now() };
   #published = false;
   #warned = false;
 
-  constructor(options: SaveOptions, target: Target, code: WorkerCode, log: Log) {
+  constructor(options: SaveOptions, target: Target, code: WorkerCode | undefined, log: Log) {
+    const identity = { uuid: randomUUID(), createdMs: Date.now() };
+    const Format = options.format === "mapped-ram" ? MappedFormat : StreamFormat;
     this.#options = options;
     this.#target = target;
-    this.#code = code;
+    this.#format = new Format(options, target, identity, this.#control);
+    this.#code = code ?? this.#format.code;
     this.#log = log;
     this.#tell = teller(options);
-    this.#control.claimed = SUPERBLOCK_BYTES;
   }
 
   async execute(address: Address): Promise<CompletedEvent> {
     const { signal } = this.#options;
     const space = new Space(this.#target, this.#options, this.#log);
-    const drained = await this.#receive(address, space);
-    const { streams, evidence } = await decide(drained, this.#meter, this.#options);
+    const taken = await this.#receive(address, space);
+    const { streams, evidence } = await decide(taken, this.#meter, this.#options);
     throwIfAborted(signal);
     warnOfSharedRam(streams.main, this.#log);
-    const metadata = describe(streams, evidence, this.#options);
-    const superblock = await seal(this.#target, this.#identity, drained, metadata);
+    const image = await this.#format.seal(taken, streams, evidence);
     throwIfAborted(signal);
     this.#published = true;
     await this.#target.publish();
-    return this.#completed(drained, metadata, superblock);
+    return this.#completed(taken, image);
   }
 
   /** Removes what a failed run created; a sealed image that only missed its name is left to `publish`'s error. */
@@ -93,7 +95,7 @@ class SaveRun {
   }
 
   /** Accepts and drains the channels; socket, workers and connections are gone when it returns. */
-  async #receive(address: Address, space: Space): Promise<readonly Drained[]> {
+  async #receive(address: Address, space: Space): Promise<readonly TakenIn[]> {
     const options = this.#options;
     let pool: RunPool | null = null;
     let listener: Listener | null = null;
@@ -103,7 +105,7 @@ class SaveRun {
       connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
       stallTimeoutMs: options.stallTimeoutMs ?? 0,
       prepare: () => this.#prepare(),
-      drain: (number, connection) => (pool as RunPool).run<Drained>(this.#task(number, connection)),
+      drain: (number, connection) => (pool as RunPool).run<TakenIn>(this.#task(number, connection)),
       drainBacklog: async () => listener?.drainBacklog(),
       refused: () => listener?.refused ?? 0,
       onTick: () => {
@@ -131,9 +133,15 @@ class SaveRun {
       // Its threads start while QEMU connects: listening does not wait for them.
       pool = new RunPool(this.#code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1));
       this.#tell({ event: "listening", address: listener.address });
+      if (this.#format.barriers) {
+        countParties(this.#control, reception, listener).catch((error: MultifdError) =>
+          reception.fail(error),
+        );
+      }
       return await reception.result;
     } finally {
       unwatch();
+      this.#control.setFinished();
       reception.close();
       await listener?.close();
       await pool?.close();
@@ -142,24 +150,13 @@ class SaveRun {
 
   async #prepare(): Promise<void> {
     if (this.#options.replace === true) this.#target.giveUpEarlier();
-    await invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs);
+    await this.#format.prepare();
   }
 
-  #task(number: number, connection: Connection): DrainTask {
-    const { fd, base, directIo, capacity, sparse } = this.#target;
-    const { checksum, maxBytes, rate } = this.#options;
-    return {
-      connection: number,
-      socketFd: connection.workerFd,
-      image: { fd, base, directIo },
-      control: this.#control.memory,
-      ...drainPlan(number),
-      checksum: checksum !== "none",
-      sparse,
-      capacity,
-      maxBytes: maxBytes ?? null,
-      rate: rate ?? null,
-    };
+  #task(number: number, connection: Connection): object {
+    return this.#format.task(
+      intakeTask(number, connection, this.#target, this.#control.memory, this.#options),
+    );
   }
 
   #warnOfReturnPath(): void {
@@ -178,14 +175,9 @@ class SaveRun {
     if (event !== null) this.#tell(event);
   }
 
-  #completed(drained: readonly Drained[], metadata: ImageMetadata, superblock: Superblock): CompletedEvent {
-    const channels = drainedFigures(drained);
-    return {
-      event: "completed",
-      bytes: channels.reduce((sum, channel) => sum + channel.bytes, 0),
-      elapsedMs: this.#meter.elapsedMs,
-      image: imageFacts(this.#options.image, superblock, metadata, this.#target.directIo),
-      channels,
-    };
+  #completed(taken: readonly TakenIn[], image: ImageFacts): CompletedEvent {
+    const channels = drainedFigures(taken);
+    const bytes = channels.reduce((sum, channel) => sum + channel.bytes, 0);
+    return { event: "completed", bytes, elapsedMs: this.#meter.elapsedMs, image, channels };
   }
 }

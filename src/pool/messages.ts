@@ -1,7 +1,9 @@
 import type { Failure } from "../errors.ts";
 import type { ChannelRecord, Extent } from "../formats/image/model.ts";
+import type { MappedLayout } from "../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../formats/mapped-ram/model.ts";
 import type { ChannelSummary, MainSummary } from "../formats/migration/summary.ts";
+import type { RamMemory } from "./placing/ram-tables.ts";
 
 /** What goes to a worker and comes back: plain data only. */
 
@@ -13,8 +15,8 @@ export interface BorrowedImage {
   readonly directIo: boolean;
 }
 
-/** Drain one of QEMU's connections into the image. */
-export interface DrainTask {
+/** Take one of QEMU's connections in. */
+export interface IntakeTask {
   /** Which connection of this run, in the order of accepting. */
   readonly connection: number;
   /** The worker's own descriptor of the connection, from the moment it says "taken". */
@@ -23,7 +25,6 @@ export interface DrainTask {
   readonly control: SharedArrayBuffer;
   readonly blockBytes: number;
   readonly slots: number;
-  readonly checksum: boolean;
   /** The image is a regular file: space can be reserved. */
   readonly sparse: boolean;
   /** Bytes that the image's device can hold, from the base; null where only the file system knows. */
@@ -32,16 +33,40 @@ export interface DrainTask {
   readonly rate: number | null;
 }
 
-/** What a drained connection left in the image. */
-export interface Drained {
+/** Drain a connection into extents of the image, as it comes. */
+export interface DrainTask extends IntakeTask {
+  readonly checksum: boolean;
+}
+
+/** Put the pages of a connection to their places in the image. */
+export interface PlaceTask extends IntakeTask {
+  readonly ram: RamMemory;
+  /** Which regions of the file are reserved (see Regions). */
+  readonly regions: SharedArrayBuffer;
+}
+
+/** What is known of a connection that was taken in. */
+export interface TakenIn {
   readonly summary: ChannelSummary;
+  /** Between the first and the last byte. */
+  readonly activeMs: number;
+}
+
+/** What a placed connection left beside its pages; null for all but main. */
+export interface Placed extends TakenIn {
+  readonly main: {
+    readonly layout: MappedLayout;
+    readonly tail: { readonly length: number; readonly crc32: number };
+  } | null;
+}
+
+/** What a drained connection left in the image. */
+export interface Drained extends TakenIn {
   readonly blockBytes: number;
   readonly extents: readonly Extent[];
   /** End of the space claimed for the last extent; what lies behind its data is unused. */
   readonly claimedEnd: number;
   readonly checksums: Uint32Array | null;
-  /** Between the first and the last byte. */
-  readonly activeMs: number;
 }
 
 /** Feed one channel of the image to the destination's connection. */

@@ -12,6 +12,7 @@ export interface WorkerCode {
 }
 
 export const DRAIN: WorkerCode = { url: new URL("../../workers/drain.js", import.meta.url), name: "drain" };
+export const PLACE: WorkerCode = { url: new URL("../../workers/place.js", import.meta.url), name: "place" };
 export const FEED: WorkerCode = { url: new URL("../../workers/feed.js", import.meta.url), name: "feed" };
 export const CHECK: WorkerCode = { url: new URL("../../workers/check.js", import.meta.url), name: "check" };
 export const WALK: WorkerCode = { url: new URL("../../workers/walk.js", import.meta.url), name: "walk" };
