@@ -2,7 +2,7 @@ import type { Failure } from "../errors.ts";
 import type { ChannelRecord, Extent } from "../formats/image/model.ts";
 import type { MappedLayout } from "../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../formats/mapped-ram/model.ts";
-import type { ChannelSummary } from "../formats/migration/summary.ts";
+import type { ChannelSummary, MainSummary } from "../formats/migration/summary.ts";
 import type { RamMemory } from "./placing/ram-tables.ts";
 
 /** What goes to a worker and comes back: plain data only. */
@@ -130,6 +130,23 @@ export type PagesWork =
 export interface PagesRead {
   /** Ranges that have pages. */
   readonly ranges: number;
+}
+
+/** Walk a migration stream of QEMU that lies in a file as it came. */
+export interface WalkTask {
+  /** Where its progress is counted. */
+  readonly connection: number;
+  readonly fd: number;
+  readonly control: SharedArrayBuffer;
+  /** Where it begins in the file, and its bytes. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface Walked {
+  readonly summary: MainSummary;
+  /** Pieces of 1 MiB that were read. */
+  readonly pieces: number;
 }
 
 /** Error classes do not survive between threads, so that a worker answers with data either way. */

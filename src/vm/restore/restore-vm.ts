@@ -52,6 +52,17 @@ export async function sealedImage(
   options: Pick<RestoreVmOptions, "image" | "offset" | "force">,
 ): Promise<ImageReport> {
   const report = await inspect({ image: options.image, offset: options.offset });
+  if (report.format === "qemu-stream" || report.format === "libvirt") {
+    const what = {
+      "qemu-stream": "a migration stream as QEMU sent it, which QEMU reads itself",
+      libvirt: "an image of libvirt, which virsh restores",
+    };
+    throw new MultifdError(
+      "NOT_AN_IMAGE",
+      `${options.image} is ${what[report.format]}: inspect shows how`,
+      {},
+    );
+  }
   if (!report.sealed) {
     const foreign = report.format === "mapped-ram" && report.seal === "none of multifd-helper";
     const text = foreign
