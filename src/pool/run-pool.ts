@@ -13,6 +13,10 @@ export interface WorkerCode {
 
 export const DRAIN: WorkerCode = { url: new URL("../../workers/drain.js", import.meta.url), name: "drain" };
 export const FEED: WorkerCode = { url: new URL("../../workers/feed.js", import.meta.url), name: "feed" };
+export const SYNTHESISE: WorkerCode = {
+  url: new URL("../../workers/synthesise.js", import.meta.url),
+  name: "synthesise",
+};
 export const CHECK: WorkerCode = { url: new URL("../../workers/check.js", import.meta.url), name: "check" };
 export const PAGES: WorkerCode = { url: new URL("../../workers/pages.js", import.meta.url), name: "pages" };
 
