@@ -4,11 +4,11 @@ import * as wire from "./stream-builder.ts";
 const PAGE = 4096;
 const RAM_ID = 1;
 
-/** A RAMBlock and the pages of it that are not zero: page number and the byte that fills it. */
+/** A RAMBlock and the pages of it that are present: page number and what fills it. */
 export interface MappedBlockSpec {
   readonly name: string;
   readonly bytes: number;
-  readonly pages: Readonly<Record<number, number>>;
+  readonly pages: Readonly<Record<number, number | Buffer>>;
 }
 
 export interface MappedFileOptions {
