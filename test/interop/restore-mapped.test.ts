@@ -1,27 +1,30 @@
 import { Buffer } from "node:buffer";
 import { copyFile, open, readFile, writeFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { encodeLibvirtHeader, HEADER_BYTES } from "../../src/formats/libvirt/header.ts";
 import { type CompletedEvent, inspect, type RestoreOptions, restore } from "../../src/index.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { waitMigration } from "../../src/vm/migration.ts";
-import { differingPages, FileLab, plainSettings, set } from "../support/file-lab.ts";
-import { startIncoming } from "../support/incoming.ts";
+import { useCli } from "../support/cli-run.ts";
+import { differingPages, type FileGuest, FileLab, plainSettings, set } from "../support/file-lab.ts";
+import { Monitor } from "../support/incoming.ts";
+import { inspectMapped } from "../support/inspecting.ts";
 import { configure, type Guest } from "../support/lab.ts";
 import { describeBothQemus } from "../support/qemus.ts";
-import { useVms } from "../support/vms.ts";
+import { seededRandom } from "../support/random.ts";
 
 const MIB = 2 ** 20;
-const RAM = 128 * MIB;
+const RAM = 64 * MIB;
 const PAGE = 4096;
 const OLD = "pc-q35-7.2";
 
 describeBothQemus("a mapped-ram image goes through channels that are made up for it", ({ seven, ten }) => {
-  const vms = useVms();
+  const cli = useCli();
   let lab: FileLab;
-  let source: Guest;
-  let old: Guest;
-  /** QEMU's own file, the same sealed, and one of an old machine type. */
+  let source: FileGuest;
+  let old: FileGuest;
+  /** QEMU's own file, the same sealed, and a sealed one of an old machine type. */
   let [foreign, sealed, oldMachine] = ["", "", ""];
   let sockets = 0;
 
@@ -32,18 +35,15 @@ describeBothQemus("a mapped-ram image goes through channels that are made up for
       string,
       string,
     ];
-    const guest = await lab.source({ binary: ten, ramBytes: RAM });
-    source = guest;
-    await lab.save(guest, { image: sealed, channels: 2 });
+    source = await lab.source({ binary: ten, ramBytes: RAM });
+    await lab.save(source, { image: sealed, channels: 2 });
     // Without its trailer it is what QEMU alone writes.
     const report = await inspect({ image: sealed });
     const trailer = report.ranges.find(({ what }) => what === "map")?.offset as number;
     await copyFile(sealed, foreign);
     await cutPadding(foreign, trailer);
     old = await lab.source({ binary: ten, ramBytes: RAM, machine: OLD });
-    await set(old.vm, plainSettings(2, false));
-    await old.vm.qmp.execute("migrate", { uri: `file:${oldMachine}` });
-    await waitMigration(old.vm.qmp, 60_000);
+    await lab.save(old, { image: oldMachine, channels: 2 });
   });
   afterAll(() => lab.close());
 
@@ -147,36 +147,59 @@ describeBothQemus("a mapped-ram image goes through channels that are made up for
     await expect(unfinished).rejects.toMatchObject({ code: "NOT_SEALED" });
   });
 
+  /** A QEMU that waits for the guest of the old machine type. */
+  async function waiting(version: string, channels: number): Promise<Waiting> {
+    const binary = version === "10" ? ten : seven;
+    const guest = await lab.lab.waiting({ binary, ramBytes: RAM, machine: OLD });
+    await configure(guest.vm, { channels });
+    const address = `unix:${lab.file(`in-${sockets++}`)}`;
+    await guest.vm.qmp.execute("migrate-incoming", { uri: address });
+    return { ...guest, address, monitor: new Monitor(guest.vm) };
+  }
+
   test.each([
     ["7.2", 4],
     ["10", 4],
     ["10", 0],
-  ])(
-    "a flipped bit in a page is never sent, and QEMU %s ends cleanly, %i channels",
-    async (version, channels) => {
-      const image = lab.file(`flipped-${version}-${channels}`);
-      const guest = await lab.source({ binary: ten, ramBytes: RAM, machine: OLD });
-      await lab.save(guest, { image, channels: 2 });
-      const { ranges } = await inspect({ image });
-      const mem = ranges.find(({ what }) => what === "pages of ram")?.offset as number;
-      const bytes = await readFile(guest.ram?.path as string);
-      // The last page that is not zero: most of the others are on their way by then.
-      let page = RAM / PAGE - 1;
-      while (bytes.subarray(page * PAGE, (page + 1) * PAGE).every((byte) => byte === 0)) page--;
-      const handle = await open(image, "r+");
-      const damaged = bytes.subarray(page * PAGE, page * PAGE + 1).map((byte) => byte ^ 1);
-      await handle.write(damaged, 0, 1, mem + page * PAGE);
-      await handle.close();
-      const binary = version === "10" ? ten : seven;
-      const { address, monitor, vm } = await startIncoming(
-        vms,
-        binary,
-        { channels },
-        { ramBytes: RAM, machine: OLD },
-      );
-      const run = restore({ image, connect: address, channels, rate: 200 * MIB });
-      await expect(run).rejects.toMatchObject({ code: "IMAGE_DAMAGED", exitStatus: 4 });
-      await monitor.expectCleanEnd(`${version}, ${channels} channels, ${vm.pid}`);
-    },
-  );
+  ])("a flipped bit never gets to QEMU %s, which ends cleanly, %i channels", async (version, channels) => {
+    const image = lab.file(`flipped-${version}-${channels}`);
+    await copyFile(oldMachine, image);
+    const offset = (await inspectMapped(image)).blocks.find(({ name }) => name === "ram")?.pagesOffset ?? 0;
+    const bytes = await readFile(old.ram?.path as string);
+    // The last page that is not zero: most of the others are on their way by then.
+    let page = RAM - PAGE;
+    while (bytes.subarray(page, page + PAGE).every((byte) => byte === 0)) page -= PAGE;
+    const handle = await open(image, "r+");
+    await handle.write(Buffer.from([bytes.readUInt8(page) ^ 1]), 0, 1, offset + page);
+    await handle.close();
+    const { address, monitor, ram } = await waiting(version, channels);
+    const run = restore({ image, connect: address, channels, rate: 200 * MIB });
+    await expect(run).rejects.toMatchObject({ code: "IMAGE_DAMAGED", exitStatus: 4 });
+    await monitor.expectCleanEnd(`${version}, ${channels} channels`);
+    const arrived = (await readFile(ram?.path as string)).subarray(page, page + PAGE);
+    expect(arrived.equals(Buffer.alloc(PAGE))).toBe(true);
+  });
+
+  test.each([
+    ["7.2", "SIGTERM"],
+    ["7.2", "SIGKILL"],
+    ["10", "SIGTERM"],
+    ["10", "SIGKILL"],
+  ] as const)("QEMU %s ends cleanly when the helper is ended by %s half-way", async (version, signal) => {
+    const random = seededRandom();
+    const { address, monitor } = await waiting(version, 4);
+    const args = ["restore", oldMachine, "--connect", address, "--rate", `${50 * MIB}`];
+    const run = cli(args);
+    await run.until(({ event, channel }) => event === "channel" && channel === 3);
+    const waitMs = random.integer(500);
+    await sleep(waitMs);
+    run.kill(signal);
+    await run.finished;
+    await monitor.expectCleanEnd(`after ${waitMs} ms, TEST_SEED=${random.seed}`);
+  });
 });
+
+interface Waiting extends Guest {
+  readonly address: string;
+  readonly monitor: Monitor;
+}
