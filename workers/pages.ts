@@ -1,6 +1,5 @@
-import { crc32 } from "node:zlib";
 import { MultifdError } from "../src/errors.ts";
-import { type MappedBlock, rangeCount } from "../src/formats/mapped-ram/model.ts";
+import type { MappedBlock } from "../src/formats/mapped-ram/model.ts";
 import {
   bitmapOf,
   PIECE_BYTES,
@@ -17,6 +16,7 @@ import { SlabArena } from "../src/io/slab-arena.ts";
 import { answering } from "../src/pool/answer.ts";
 import { ControlBlock } from "../src/pool/control-block.ts";
 import type { Answer, PagesRead, PagesTask } from "../src/pool/messages.ts";
+import { rangeSum, rangesBefore, StretchSums } from "../src/pool/page-sums.ts";
 
 const SLOTS = 3;
 const arena = new SlabArena();
@@ -38,10 +38,10 @@ async function readStretches(task: PagesTask): Promise<PagesRead> {
       const block = task.blocks[stretch.block] as MappedBlock;
       const place = bitmapOf(block, stretch);
       const pieces = piecesOf(block, stretch, await readSpan(task.fd, place.offset, place.length));
-      const take = await rangeTaker(task, block, stretch);
+      const take = await rangeTaker(task, stretch);
       for await (const { piece, bytes } of readPieces(task, block, pieces, slots)) {
         if (control.giveUp) break;
-        for (const range of piece.ranges) take(range, bytes === null ? 0 : checksum(range, piece, bytes));
+        if (bytes !== null) for (const range of piece.ranges) take(range, piece, bytes);
         ranges += piece.ranges.length;
         for (const { runs } of piece.ranges) for (const run of runs) moved += run.end - run.start;
         control.setMoved(task.connection, moved);
@@ -73,37 +73,25 @@ async function* readPieces(
   });
 }
 
-/** Only the present pages count, in their order. */
-function checksum({ runs }: Range, piece: Piece, bytes: Uint8Array): number {
-  let crc = 0;
-  for (const { start, end } of runs) {
-    crc = crc32(bytes.subarray(start - piece.start, end - piece.start), crc);
-  }
-  return crc;
-}
-
-/** What is to be done with the checksum of a range. */
+/** What is to be done with a range. */
 async function rangeTaker(
   { fd, work, blocks }: PagesTask,
-  block: MappedBlock,
   stretch: Stretch,
-): Promise<(range: Range, crc: number) => void> {
-  if (work.kind === "holes") return () => undefined;
-  const before = blocks.slice(0, stretch.block).reduce((sum, one) => sum + rangeCount(one), 0);
-  if (work.kind === "sum") {
-    const table = new DataView(work.sums);
-    return (range, crc) => table.setUint32(4 * (before + range.number), crc);
+): Promise<(range: Range, piece: Piece, bytes: Uint8Array) => void> {
+  switch (work.kind) {
+    case "holes":
+      return () => undefined;
+    case "sum": {
+      const before = rangesBefore(blocks, stretch.block);
+      const table = new DataView(work.sums);
+      return (range, piece, bytes) =>
+        table.setUint32(4 * (before + range.number), rangeSum(range, piece, bytes));
+    }
+    case "compare": {
+      const sums = await StretchSums.read(fd, work.sumsOffset, blocks, stretch);
+      return (range, piece, bytes) => sums.check(range, piece, bytes);
+    }
   }
-  const first = rangeCount({ usedLength: stretch.start });
-  const stored = await readSpan(
-    fd,
-    work.sumsOffset + 4 * (before + first),
-    4 * rangeCount({ usedLength: stretch.length }),
-  );
-  const table = new DataView(stored.buffer, stored.byteOffset);
-  return (range, crc) => {
-    if (table.getUint32(4 * (range.number - first)) !== crc) throw mismatch(block, range);
-  };
 }
 
 /** QEMU counts a write that came short as done (qio_channel_pwritev, 10.0.2): what is missing shows as a hole. */
@@ -131,14 +119,4 @@ function hole(block: MappedBlock, offset: number, saving: boolean): MultifdError
         `the image is damaged: ${where}; use another copy of the image`,
         details,
       );
-}
-
-function mismatch(block: MappedBlock, { number, runs }: Range): MultifdError {
-  const start = runs[0]?.start ?? 0;
-  const offset = block.pagesOffset + start;
-  return new MultifdError(
-    "IMAGE_DAMAGED",
-    `the image is damaged: pages of RAM block "${block.name}" at file offset ${offset} do not match their checksum; use another copy of the image`,
-    { offset, block: block.name, range: number },
-  );
 }

@@ -21,18 +21,6 @@ export function parseExpect(text: string, what: string): Expectations {
   return expected;
 }
 
-/** `--channels N` says the same as `--expect channels=N`; both may be given if they agree. */
-export function mergeExpectations(
-  expect: Expectations | undefined,
-  channels: number | undefined,
-): Expectations | undefined {
-  if (channels === undefined) return expect;
-  if (expect?.channels !== undefined && expect.channels !== channels) {
-    throw usage(`--channels ${channels} contradicts --expect channels=${expect.channels}`);
-  }
-  return { ...expect, channels };
-}
-
 export function parseUuid(text: string, what: string): string {
   if (UUID.test(text)) return text.toLowerCase();
   throw usage(

@@ -30,6 +30,7 @@ export interface QemuSaveFlags extends VmFlags, MigrationFlags {
 
 /** How QEMU is driven by restore. */
 export interface QemuRestoreFlags extends VmFlags {
+  readonly engine?: "helper" | "file";
   readonly running?: true;
   readonly paused?: true;
   readonly clearRam?: true;
@@ -110,7 +111,13 @@ export function addMigrationOptions(command: Command, live: string): Command {
 }
 
 export function addQemuRestoreOptions(command: Command): Command {
-  return addLaunchOptions(addVmOptions(command), "with --: ");
+  return addLaunchOptions(addVmOptions(command), "with --: ").addOption(
+    valued(
+      "--engine <engine>",
+      "for a mapped-ram image; helper: our data path; file: QEMU (9.0 and later) reads it (default: helper)",
+      parseChoice(["helper", "file"] as const),
+    ),
+  );
 }
 
 /**
@@ -127,9 +134,10 @@ export function addLaunchOptions(command: Command, when: string): Command {
     .option("--pid-file <path>", "with --detach: write QEMU's process number there");
 }
 
+/** Those that need a QEMU that is driven. */
 export function qemuRestoreFlags(flags: QemuRestoreFlags): object {
-  const { running, paused, clearRam, uuid, detach, pidFile } = flags;
-  return { running, paused, clearRam, uuid, detach, pidFile };
+  const { running, paused, clearRam, detach, pidFile, engine } = flags;
+  return { running, paused, clearRam, detach, pidFile, engine };
 }
 
 export function qemuRestoreOptions({
@@ -137,9 +145,10 @@ export function qemuRestoreOptions({
   paused,
   clearRam,
   uuid,
-}: QemuRestoreFlags): Pick<RestoreVmOptions, "run" | "clearRam" | "uuid"> {
+  engine,
+}: QemuRestoreFlags): Pick<RestoreVmOptions, "run" | "clearRam" | "uuid" | "engine"> {
   if (running && paused) throw usage("--running and --paused contradict each other");
-  return { uuid, clearRam, run: running ? true : paused ? false : undefined };
+  return { uuid, clearRam, engine, run: running ? true : paused ? false : undefined };
 }
 
 /** null: no VM was named. */

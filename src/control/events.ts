@@ -93,7 +93,8 @@ export interface ImageFacts {
   /** As it was given. */
   readonly path: string;
   readonly format: "stream" | "mapped-ram";
-  readonly uuid: string;
+  /** null: it was not multifd-helper that made it an image. */
+  readonly uuid: string | null;
   /** Bytes from the image's base to its end. */
   readonly bytes: number;
   /** Whether O_DIRECT was in use. */

@@ -1,18 +1,26 @@
 import { MultifdError } from "../errors.ts";
-import type { ImageMetadata } from "../formats/image/model.ts";
-import { destinationNeeds, namedUuid } from "./inspect.ts";
+import { namedUuid } from "./inspect.ts";
 import type { Log, RestoreOptions } from "./options.ts";
+
+/** What an image says of the destination that it is for. */
+interface Prescribed {
+  readonly machine: string | null;
+  readonly uuid: string | null;
+  /** null: any number will do. */
+  readonly multifdChannels: number | null;
+}
 
 /** Refuses with EXPECTATION_FAILED an image that is not what the manager set its destination up for. */
 export function checkExpectations(
-  metadata: ImageMetadata,
+  needs: Prescribed,
   options: Pick<RestoreOptions, "image" | "expect" | "force">,
   log: Log,
 ): void {
   const { channels, uuid, machine } = options.expect ?? {};
-  const needs = destinationNeeds(metadata);
   const differences = [
-    difference("multifd channels", needs.multifdChannels, channels),
+    needs.multifdChannels === null && channels !== undefined
+      ? "it prescribes no number of multifd channels: choose one with --channels"
+      : difference("multifd channels", needs.multifdChannels, channels),
     difference("VM UUID", needs.uuid ?? "none", uuid === undefined ? undefined : (namedUuid(uuid) ?? "none")),
     difference("machine type", needs.machine ?? "unknown", machine),
   ].filter((text) => text !== null);

@@ -21,7 +21,7 @@ import type { ChannelReport, DestinationNeeds, ImageReport, StreamImageReport } 
 import { SILENT } from "./silent-log.ts";
 import { checkInspectOptions } from "./validate.ts";
 
-const NO_UUID = "00000000-0000-0000-0000-000000000000";
+export const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
 /**
  * Says what an image is, from its superblock, metadata and index; the channels' data is not read. A migration stream as

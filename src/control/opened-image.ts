@@ -8,6 +8,8 @@ import { tryShare } from "../io/libc.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import { openSource, type Source } from "../io/source.ts";
 import { namingImage } from "./image-errors.ts";
+import { type MappedContents, openContents } from "./mapped-ram/contents.ts";
+import { findStream } from "./mapped-ram/find-stream.ts";
 import { type MappedImage, openMapped } from "./mapped-ram/open.ts";
 import { openFileOf } from "./mapped-ram/report.ts";
 import type { DirectIo, Log, RunOptions } from "./options.ts";
@@ -23,7 +25,51 @@ export function withSealedImage<T>(
   work: (source: Source, image: OpenedImage) => Promise<T>,
   mapped?: (source: Source, image: MappedImage) => Promise<T>,
 ): Promise<T> {
-  const { image, offset = 0, directIo = "auto", log = SILENT } = options;
+  return withFile(options, async (source, head, notBusy) => {
+    if (!isQemuStream(head)) {
+      const opened = await readSealed(source, decodeSuperblock(head));
+      notBusy();
+      return await work(source, opened);
+    }
+    if (mapped !== undefined) {
+      const opened = await openMapped(openFileOf(source), source.base);
+      notBusy();
+      return await mapped(source, opened);
+    }
+    throw new MultifdError(
+      "NOT_AN_IMAGE",
+      "this file begins as a migration stream of QEMU (5145564d), which QEMU reads itself: restore a mapped-ram image with --qmp, or with -- and QEMU's command line",
+    );
+  });
+}
+
+/**
+ * The same for whatever can be restored: a mapped-ram file need not have a seal of ours, may begin at any byte, and may
+ * be libvirt's, whose format is called sparse.
+ */
+export function withRestorable<T>(
+  options: RunOptions,
+  streams: (source: Source, image: OpenedImage) => Promise<T>,
+  mapped: (source: Source, contents: MappedContents) => Promise<T>,
+): Promise<T> {
+  return withFile(options, async (source, head, notBusy) => {
+    const place = await findStream(source, head, options.offset ?? 0);
+    if (place === null) {
+      const opened = await readSealed(source, decodeSuperblock(head));
+      notBusy();
+      return await streams(source, opened);
+    }
+    const contents = await openContents(openFileOf(source), place.base);
+    notBusy();
+    return await mapped(source, { ...contents, uuid: contents.uuid ?? place.uuid });
+  });
+}
+
+/** Opens the file, takes care that no save writes over it meanwhile, and closes it. */
+function withFile<T>(
+  { image, offset = 0, directIo = "auto", log = SILENT }: RunOptions,
+  work: (source: Source, head: Uint8Array, notBusy: () => void) => Promise<T>,
+): Promise<T> {
   return namingImage(image, async () => {
     const { source, head } = await openFile(image, offset, directIo, log);
     try {
@@ -33,20 +79,7 @@ export function withSealedImage<T>(
         const text = `a save is about to write over ${image}: wait for it, or use another image`;
         throw new MultifdError("TARGET_BUSY", text, { image });
       };
-      if (!isQemuStream(head)) {
-        const opened = await readSealed(source, decodeSuperblock(head));
-        notBusy();
-        return await work(source, opened);
-      }
-      if (mapped !== undefined) {
-        const opened = await openMapped(openFileOf(source), source.base);
-        notBusy();
-        return await mapped(source, opened);
-      }
-      throw new MultifdError(
-        "NOT_AN_IMAGE",
-        "this file begins as a migration stream of QEMU (5145564d), which QEMU reads itself: restore a mapped-ram image with --qmp, or with -- and QEMU's command line",
-      );
+      return await work(source, head, notBusy);
     } finally {
       source.close();
     }

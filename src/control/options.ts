@@ -87,15 +87,30 @@ export interface SavedVm {
 }
 
 export interface Expectations {
+  /** Of an image of streams; a mapped-ram image prescribes none. */
   readonly channels?: number | undefined;
   /** "none", or all zeros: the VM had no UUID. */
   readonly uuid?: string | undefined;
   readonly machine?: string | undefined;
 }
 
+/** Multifd channels, where nobody says how many and the image does not either. */
+export const DEFAULT_CHANNELS = 4;
+
 export interface RestoreOptions extends TransferOptions {
   /** `unix:PATH` or `tcp:HOST:PORT` where the destination QEMU listens. */
   readonly connect: string;
+  /**
+   * The destination's multifd-channels, 0..255; 0: it has multifd off. A mapped-ram image is fed through as many (default
+   * 4). One of streams has a number of its own, and another one is refused, as with expect.
+   */
+  readonly channels?: number | undefined;
+  /**
+   * The destination's RAM is zero: zero pages of a mapped-ram image are left out, except those of small blocks, which
+   * hold firmware. Wrong RAM if it is not. Default false: zero pages clear what is there. An image of streams is sent as
+   * it is either way.
+   */
+  readonly zeroedRam?: boolean | undefined;
   /** Refused before connecting when the image differs. */
   readonly expect?: Expectations | undefined;
   /** The destination's UUID where it is another one on purpose: a clone. */

@@ -42,7 +42,10 @@ export interface DestinationNeeds {
 }
 
 /** What `inspect` answers; `format` tells which. */
-export type ImageReport = StreamImageReport | MappedRamReport | QemuStreamReport | LibvirtReport;
+export type ImageReport = RestorableReport | QemuStreamReport | LibvirtReport;
+
+/** Of what a VM can be restored from; what libvirt calls sparse has a MappedRamReport inside. */
+export type RestorableReport = StreamImageReport | MappedRamReport;
 
 /** An image of the streams as they came. */
 export interface StreamImageReport {

@@ -44,7 +44,14 @@ export function checkRestoreOptions(options: RestoreOptions): void {
   checkTransferOptions(options);
   checkText("connect", options.connect);
   checkChoice("verify", options.verify, ["first", "blocks"]);
+  checkInteger("channels", options.channels, 0, 255);
+  checkAgreement(options);
   if (options.uuid !== undefined && !UUID.test(options.uuid)) throw usage(`uuid is no UUID: ${options.uuid}`);
+}
+
+function checkAgreement({ channels, expect }: RestoreOptions): void {
+  if (channels === undefined || expect?.channels === undefined || channels === expect.channels) return;
+  throw usage(`--channels ${channels} contradicts --expect channels=${expect.channels}`);
 }
 
 /** What save, restore and verify have in common. */

@@ -2,8 +2,10 @@ import type { Failure } from "../errors.ts";
 import type { ChannelRecord, Extent } from "../formats/image/model.ts";
 import type { MappedLayout } from "../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../formats/mapped-ram/model.ts";
+import type { MainStep } from "../formats/mapped-ram/synthesis.ts";
 import type { ChannelSummary, MainSummary } from "../formats/migration/summary.ts";
 import type { RamMemory } from "./placing/ram-tables.ts";
+import type { RingPlan } from "./ring-plan.ts";
 
 /** What goes to a worker and comes back: plain data only. */
 
@@ -74,20 +76,58 @@ export interface Drained extends TakenIn {
   readonly checksums: Uint32Array | null;
 }
 
-/** Feed one channel of the image to the destination's connection. */
-export interface FeedTask {
+/** A connection to the destination, and how it is used. Main is connection 0 and channel i is connection i + 1. */
+export interface OutgoingTask {
   readonly connection: number;
+  /** The worker's own descriptor of it. */
   readonly socketFd: number;
-  readonly image: BorrowedImage;
   readonly control: SharedArrayBuffer;
-  readonly record: ChannelRecord;
-  readonly slots: number;
-  /** Bytes at the start of the channel that main sent (and checked) when it connected. */
+  /** Bytes at the start of the channel that went out (checked) when it was connected. */
   readonly alreadySent: number;
-  /** Number of multifd channels. */
-  readonly multifdChannels: number;
   readonly rate: number | null;
 }
+
+/** Feed one channel of the image to the destination's connection. */
+export interface FeedTask extends OutgoingTask {
+  readonly image: BorrowedImage;
+  readonly record: ChannelRecord;
+  readonly slots: number;
+  readonly multifdChannels: number;
+}
+
+/** Make up a channel out of a mapped-ram file and feed it to the destination's connection. */
+export interface SynthesisTask extends OutgoingTask {
+  /** Borrowed: main owns and closes it. */
+  readonly fd: number;
+  readonly blocks: readonly MappedBlock[];
+  /** File offset of the checksums of the pages' ranges; null: there are none. */
+  readonly sumsOffset: number | null;
+  readonly multifdChannels: number;
+  /** How pages are read, where this channel sends any. */
+  readonly ring: RingPlan;
+  readonly part: MainPart | ChannelPart;
+}
+
+export interface MainPart {
+  readonly kind: "main";
+  /** Of all bytes of main, those that were already sent included. */
+  readonly length: number;
+  readonly steps: readonly CheckedStep[];
+  /** The destination's RAM is known to be zero. */
+  readonly zeroedRam: boolean;
+}
+
+export interface ChannelPart {
+  readonly kind: "multifd";
+  readonly id: number;
+  /** SYNC packets that it sends: the first one before all pages, the others behind them. */
+  readonly syncs: number;
+}
+
+/** A step of main; what is copied has the CRC-32 that it had when the file was checked. */
+export type CheckedStep =
+  | Exclude<MainStep, { kind: "copied" }>
+  | (Extract<MainStep, { kind: "copied" }> & { readonly crc32: number });
 
 export interface Fed {
   readonly bytes: number;

@@ -44,16 +44,24 @@ export class Outlet {
     this.#socket.resume();
   }
 
-  /** Resolves when the kernel has taken all of it; the memory is free again then. `position` is for the error's text. */
-  async send(bytes: Uint8Array, position: number): Promise<void> {
+  /**
+   * Sends the parts in one go, none of them copied. Resolves when the kernel has taken all; the memory is free again then.
+   * @param position in the channel, for the error's text
+   */
+  async send(parts: readonly Uint8Array[], position: number): Promise<void> {
     this.#sent = position;
     const written = new Promise<void>((resolve, reject) => {
-      this.#socket.write(bytes, (error) =>
-        error ? reject(this.#closedEarly(error.message, error)) : resolve(),
-      );
+      const taken = (error: Error | null | undefined): void =>
+        error ? reject(this.#closedEarly(error.message, error)) : resolve();
+      this.#socket.cork();
+      for (const [number, part] of parts.entries()) {
+        if (number === parts.length - 1) this.#socket.write(part, taken);
+        else this.#socket.write(part);
+      }
+      this.#socket.uncork();
     });
     await this.unlessLost(written);
-    this.#sent = position + bytes.byteLength;
+    this.#sent = parts.reduce((sum, { byteLength }) => sum + byteLength, position);
   }
 
   /** Waits for something, but no longer than the peer is there. */

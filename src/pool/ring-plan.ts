@@ -25,3 +25,12 @@ export function readSlots(blockBytes: number, channels: number): number {
   const wanted = blockBytes > MIB / 2 ? 3 : 2;
   return Math.max(1, Math.min(wanted, Math.floor(READ_BUDGET / (channels * blockBytes))));
 }
+
+/**
+ * How each of so many channels reads ahead in a mapped-ram file: 96 MiB in all at most. Blocks are whole checksummed
+ * ranges; a channel of 255 then sends packets of 32 pages.
+ */
+export function pagesPlan(channels: number): RingPlan {
+  if (channels <= 8) return { blockBytes: MIB, slots: 3 };
+  return { blockBytes: channels <= 64 ? MIB / 4 : MIB / 8, slots: 3 };
+}

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import { once } from "node:events";
 import fs from "node:fs";
 import net from "node:net";
@@ -16,52 +17,75 @@ const STANDSTILL_MS = 10;
 const RELIEF_MS = 20;
 
 interface Line {
-  readonly content: ChannelContent;
   readonly connection: Connection;
+  readonly chunks: Buffer[];
   received: number;
   ended: boolean;
 }
 
+/** How far everything had come at one moment, as a reader sees it. */
+interface Moment {
+  readonly main: number;
+  readonly channels: readonly { readonly readable: number; readonly received: number }[];
+}
+
 /**
  * A destination that is as uneven as it can be: again and again it leaves one connection, chosen at random, unread
- * until nothing comes on any other. Whatever comes on main is held against what QEMU needs not to wait for ever: when barrier k
- * can be read, SYNC k can be read on every channel; when anything of the tail can be read, every channel was read to
- * its end.
+ * until nothing comes on any other. Whatever came on main can then be held against what QEMU needs not to wait for ever:
+ * when barrier k can be read, SYNC k can be read on every channel; when anything of the tail can be read, every channel
+ * was read to its end.
  */
 export class LockstepDestination {
   readonly address: string;
-  readonly violations: string[] = [];
-  /** Resolves when main has ended, with how many bytes each connection brought, main first. */
-  readonly finished: Promise<readonly number[]>;
+  /** Resolves when main has ended, with what each connection brought, main first. */
+  readonly finished: Promise<readonly Buffer[]>;
   readonly #server: net.Server;
-  readonly #truth: readonly ChannelContent[];
+  readonly #connections: number;
   readonly #random: Random;
+  readonly #moments: Moment[] = [];
   readonly #lines: Line[] = [];
   readonly #chunk = Buffer.alloc(CHUNK);
 
-  private constructor(server: net.Server, path: string, truth: readonly ChannelContent[], random: Random) {
+  private constructor(server: net.Server, path: string, connections: number, random: Random) {
     this.#server = server;
-    this.#truth = truth;
+    this.#connections = connections;
     this.#random = random;
     this.address = `unix:${path}`;
     server.on("connection", (socket) => {
-      const content = truth[this.#lines.length];
-      if (content === undefined) throw new Error("more connections than the image has channels");
-      this.#lines.push({ content, connection: Connection.detach(socket), received: 0, ended: false });
+      if (this.#lines.length === connections) throw new Error("more connections than there are channels");
+      const connection = Connection.detach(socket);
+      this.#lines.push({ connection, chunks: [], received: 0, ended: false });
     });
     this.finished = this.#serve();
     this.finished.catch(() => undefined);
   }
 
-  static async listen(
-    path: string,
-    truth: readonly ChannelContent[],
-    random: Random,
-  ): Promise<LockstepDestination> {
+  /** @param connections that will come, main's included */
+  static async listen(path: string, connections: number, random: Random): Promise<LockstepDestination> {
     const server = net.createServer({ pauseOnConnect: true });
     server.listen({ path, backlog: 511 });
     await once(server, "listening");
-    return new LockstepDestination(server, path, truth, random);
+    return new LockstepDestination(server, path, connections, random);
+  }
+
+  /** What came too early, given where barriers, SYNCs and the tail lie, and how long each channel is. */
+  violations(truth: readonly Pick<ChannelContent, "bytes" | "marks" | "tail">[]): string[] {
+    const [main, ...channels] = truth;
+    const { marks, tail } = main as ChannelContent;
+    const found = this.#moments.flatMap((moment) => {
+      const barriers = marks.filter((start) => start < moment.main).length;
+      return channels.flatMap((content, id) => {
+        const { readable, received } = moment.channels[id] as Moment["channels"][number];
+        const sync = barriers === 0 ? 0 : (content.marks[barriers - 1] ?? Number.POSITIVE_INFINITY);
+        return [
+          ...(readable < sync ? [`barrier ${barriers} before its SYNC on channel ${id}`] : []),
+          ...(tail !== null && moment.main > tail && received < content.bytes.length
+            ? [`the tail before the end of channel ${id}`]
+            : []),
+        ];
+      });
+    });
+    return [...new Set(found)];
   }
 
   async close(): Promise<void> {
@@ -70,8 +94,8 @@ export class LockstepDestination {
     await once(this.#server, "close");
   }
 
-  async #serve(): Promise<readonly number[]> {
-    while (this.#lines.length < this.#truth.length) await sleep(1);
+  async #serve(): Promise<readonly Buffer[]> {
+    while (this.#lines.length < this.#connections) await sleep(1);
     const [main, ...channels] = this.#lines as [Line, ...Line[]];
     let starved: Line | null = null;
     let until = 0;
@@ -84,25 +108,22 @@ export class LockstepDestination {
       for (const channel of channels) if (channel !== starved) moved += this.#take(channel, CHUNK);
       // Looked at main first: what the channels get meanwhile can only excuse it.
       const visible = main.received + readable(main);
-      this.#judge(visible, channels);
+      this.#note(visible, channels);
       if (main !== starved) moved += this.#take(main, visible - main.received);
       if (starved !== null && moved > 0) until = performance.now() + STANDSTILL_MS;
       await sleep(1);
     }
-    return this.#lines.map(({ received }) => received);
+    return this.#lines.map(({ chunks }) => Buffer.concat(chunks));
   }
 
-  #judge(visible: number, channels: readonly Line[]): void {
-    const { marks, tail } = this.#truth[0] as ChannelContent;
-    const barriers = marks.filter((start) => start < visible).length;
-    for (const [id, { content, ...channel }] of channels.entries()) {
-      const sync = barriers === 0 ? 0 : (content.marks[barriers - 1] ?? Number.POSITIVE_INFINITY);
-      const here = channel.received + readable(channel);
-      if (here < sync) this.violations.push(`barrier ${barriers} before its SYNC on channel ${id}`);
-      if (tail !== null && visible > tail && channel.received < content.bytes.length) {
-        this.violations.push(`the tail before the end of channel ${id}`);
-      }
-    }
+  #note(visible: number, channels: readonly Line[]): void {
+    if (visible === this.#moments.at(-1)?.main) return;
+    this.#moments.push({
+      main: visible,
+      channels: channels.map((channel) => {
+        return { readable: channel.received + readable(channel), received: channel.received };
+      }),
+    });
   }
 
   /** @returns how many bytes came */
@@ -116,9 +137,7 @@ export class LockstepDestination {
         Math.max(1, Math.min(most, CHUNK)),
         null,
       );
-      const expected = line.content.bytes.subarray(line.received, line.received + got);
-      if (!this.#chunk.subarray(0, got).equals(expected))
-        this.violations.push("bytes that are not the image's");
+      line.chunks.push(Buffer.from(this.#chunk.subarray(0, got)));
       line.received += got;
       line.ended = got === 0;
       return got;

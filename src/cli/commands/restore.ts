@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { CompletedEvent, Expectations, RestoreVmOptions } from "../../index.ts";
 import type { ExitStatus } from "../exit.ts";
-import { mergeExpectations, parseChannels, parseExpect } from "../expect.ts";
+import { parseChannels, parseExpect } from "../expect.ts";
 import { formatDuration, formatMoved, formatRate } from "../format.ts";
 import { addTransferOptions, type TransferFlags, transferOptions, valued, verifyOption } from "../options.ts";
 import type { Output } from "../output.ts";
@@ -23,6 +23,7 @@ interface RestoreFlags extends TransferFlags, QemuRestoreFlags {
   readonly expect?: Expectations;
   readonly channels?: number;
   readonly verify?: "first" | "blocks";
+  readonly zeroedRam?: true;
 }
 
 const EXAMPLE = `
@@ -37,8 +38,9 @@ Example:
   multifd-helper restore vm.mfd --connect unix:/run/vm/restore.sock
   feeds a QEMU that waits in migrate-incoming; exit status 0 means delivered: whether QEMU accepted it, query-migrate tells
 
-Channels and compression are taken from the image. One of "save --engine file" is read by QEMU itself, which checks none
-of its pages: say --verify first, unless it has been verified; --channels is then the number of QEMU's threads.`;
+Channels and compression are taken from an image of streams. A mapped-ram image, also one that QEMU or libvirt (format
+sparse) wrote without us, is sent through as many channels as --channels says, each range checked before it goes, to any
+QEMU; with --engine file QEMU (9.0 and later) reads it itself and checks none of its pages.`;
 
 export function addRestoreCommand(program: Command, output: Output, status: ExitStatus): void {
   const command = program
@@ -54,7 +56,17 @@ export function addRestoreCommand(program: Command, output: Output, status: Exit
         parseExpect,
       ),
     )
-    .addOption(valued("--channels <n>", "short for --expect channels=N", parseChannels))
+    .addOption(
+      valued(
+        "--channels <n>",
+        "the destination's: as the image says; for a mapped-ram image any, 0: multifd off (default: 4)",
+        parseChannels,
+      ),
+    )
+    .option(
+      "--zeroed-ram",
+      "with --connect: the destination's RAM is zero, so leave zero pages of a mapped-ram image out",
+    )
     .addOption(verifyOption());
   addQemuRestoreOptions(command);
   addTransferOptions(command)
@@ -72,12 +84,13 @@ export function addRestoreCommand(program: Command, output: Output, status: Exit
 
 /** There are three ways to name a destination; some options belong to some of them. */
 function checkWay(flags: RestoreFlags, qemu: readonly string[]): void {
-  const { connect, qmp, detach, pidFile } = flags;
+  const { connect, qmp, detach, pidFile, zeroedRam } = flags;
   const ways = [connect, qmp, qemu[0]].filter((way) => way !== undefined).length;
   if (ways !== 1) {
     throw usage("say where to restore to, one of: -- QEMU ARGS…, --qmp PATH, --connect ADDRESS");
   }
   if (connect !== undefined) refuseTogether("--connect", qemuRestoreFlags(flags));
+  else refuseWithout("--connect", { zeroedRam });
   if (qmp !== undefined) refuseTogether("--qmp", { detach, pidFile });
   if (detach === undefined) refuseWithout("--detach", { pidFile });
 }
@@ -85,7 +98,8 @@ function checkWay(flags: RestoreFlags, qemu: readonly string[]): void {
 async function restoreInto(image: string, flags: RestoreFlags, session: Session): Promise<CompletedEvent> {
   const { restore, restoreVm } = await import("../../index.ts");
   const options = restoreOptions(image, flags, session);
-  if (flags.connect !== undefined) return await restore({ ...options, connect: flags.connect });
+  const { connect, zeroedRam } = flags;
+  if (connect !== undefined) return await restore({ ...options, connect, zeroedRam });
   return await restoreVm({ ...options, vm: { qmp: flags.qmp as string } });
 }
 
@@ -119,7 +133,8 @@ function restoreOptions(image: string, flags: RestoreFlags, session: Session): R
   return {
     ...transferOptions(image, flags, session),
     ...qemuRestoreOptions(flags),
-    expect: mergeExpectations(expect, channels),
+    expect,
+    channels,
     verify,
   };
 }

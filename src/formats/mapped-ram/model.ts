@@ -18,6 +18,26 @@ export interface MappedBlock extends RamBlock {
   readonly pagesOffset: number;
 }
 
+/** One of RAM's sections: START, any PARTs, END. */
+export interface RamSection {
+  /** Of its type byte, and behind its footer. */
+  readonly start: number;
+  readonly end: number;
+  /** Behind its header. */
+  readonly payload: number;
+  /** The word that ends its payload. */
+  readonly eos: number;
+}
+
+/** Where those parts of a stream lie that are different where RAM is not at fixed places of a file. */
+export interface Landmarks {
+  /** The configuration's subsection that lists capabilities. */
+  readonly capabilities: { readonly start: number; readonly end: number };
+  readonly ramId: number;
+  /** In order: START first, END last. */
+  readonly ram: readonly RamSection[];
+}
+
 /** QEMU's part of a mapped-ram file. */
 export interface MappedStream {
   /** Where its first byte, the Q of "QEVM", lies. */
@@ -30,6 +50,8 @@ export interface MappedStream {
   /** VM UUID, only with validate-uuid. */
   readonly uuid: string | null;
   readonly blocks: readonly MappedBlock[];
+  /** null where it could not be followed to the end of RAM: the last of `undecided` says why. */
+  readonly landmarks: Landmarks | null;
   /** Names of the sections behind RAM; empty without a vmdescription. */
   readonly devices: readonly string[];
   /** Why it could not be followed to its end, for people; empty when it could. */

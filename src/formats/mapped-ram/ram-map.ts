@@ -6,11 +6,15 @@ import { BLOCK_LIMIT, walkRamSize } from "../migration/ram-list.ts";
 import { RAM_FLAGS } from "../migration/ram-records.ts";
 import type { RamSections } from "../migration/sections.ts";
 import { hexWord } from "../migration/wire.ts";
-import { bitmapBytes, type MappedBlock } from "./model.ts";
+import { bitmapBytes, type MappedBlock, type RamSection } from "./model.ts";
 
 // MappedRamHeader of QEMU 9.0 to 10.0.2, migration/ram.c: version, page size, bitmap offset, pages offset.
 const HEADER_BYTES = 28;
 const HEADER_VERSION = 1;
+/** save_section_header, migration/savevm.c: type and id, and in START the name "ram", instance and version as well. */
+const START_HEADER_BYTES = 17;
+const SECTION_HEADER_BYTES = 5;
+const EOS_AND_FOOTER_BYTES: number = 8 + 5;
 /** What O_DIRECT takes, and what every machine that QEMU saves this way has at least. */
 const LEAST_PAGE = 4096;
 
@@ -23,6 +27,7 @@ export class RamMap implements RamSections {
   readonly #input: ByteInput;
   readonly #facts: MainFacts;
   readonly #blocks = new Map<string, MappedBlock>();
+  readonly #sections: RamSection[] = [];
 
   constructor(input: ByteInput, facts: MainFacts) {
     this.#input = input;
@@ -33,20 +38,33 @@ export class RamMap implements RamSections {
     return [...this.#blocks.values()];
   }
 
+  /** Those that have passed, in order. */
+  get sections(): readonly RamSection[] {
+    return this.#sections;
+  }
+
   *start(): Steps<null> {
+    const payload = this.#input.offset;
     let missing = yield* walkRamSize(this.#input, this.#facts);
     while (missing > 0) missing -= (yield* this.#walkBlock(missing)).usedLength;
     this.#facts.ramBlocks = this.blocks.map(({ name, usedLength }) => ({ name, usedLength }));
-    return yield* this.walk();
+    return yield* this.#walkEnd(payload - START_HEADER_BYTES, payload);
   }
 
   *walk(): Steps<null> {
+    const payload = this.#input.offset;
+    return yield* this.#walkEnd(payload - SECTION_HEADER_BYTES, payload);
+  }
+
+  *#walkEnd(start: number, payload: number): Steps<null> {
     const input = this.#input;
     while (!input.ready(8)) yield;
     if (input.u64(0) !== RAM_FLAGS.EOS) {
       throw wrong(input.offset, `RAM has a record ${hexWord(input.u64(0))}, and with mapped-ram it has none`);
     }
+    const eos = input.offset;
     input.consume(8);
+    this.#sections.push({ start, end: eos + EOS_AND_FOOTER_BYTES, payload, eos });
     return null;
   }
 

@@ -57,22 +57,38 @@ export function bitmapOf(block: MappedBlock, { start, length }: Stretch): { offs
 /**
  * The pieces of a stretch that hold pages, in order.
  * @param bits what stands at bitmapOf: page n of the stretch is bit n % 8, from the lowest, of byte n / 8
+ * @param pieceBytes a piece's largest size, a multiple of RANGE_BYTES
  */
 export function* piecesOf(
   block: MappedBlock,
   stretch: Stretch,
   bits: Uint8Array,
+  pieceBytes: number = PIECE_BYTES,
 ): Generator<Piece, void, undefined> {
   let ranges: Range[] = [];
   for (let at = 0; at < stretch.length; at += RANGE_BYTES) {
     const runs = runsOf(block, stretch, bits, at);
     if (runs.length > 0) ranges.push({ number: (stretch.start + at) / RANGE_BYTES, runs });
-    if (ranges.length > 0 && (runs.length === 0 || ranges.length * RANGE_BYTES === PIECE_BYTES)) {
+    if (ranges.length > 0 && (runs.length === 0 || ranges.length * RANGE_BYTES === pieceBytes)) {
       yield piece(block, ranges);
       ranges = [];
     }
   }
   if (ranges.length > 0) yield piece(block, ranges);
+}
+
+/**
+ * Where in the block those pages of a stretch lie that are not in the file, and so are zero.
+ * @param bits as for piecesOf
+ */
+export function* absentPages(
+  { pageSize }: MappedBlock,
+  { start, length }: Stretch,
+  bits: Uint8Array,
+): Generator<number, void, undefined> {
+  for (let page = 0; page < length / pageSize; page++) {
+    if ((((bits[page >> 3] as number) >> (page & 7)) & 1) === 0) yield start + page * pageSize;
+  }
 }
 
 function runsOf({ pageSize }: MappedBlock, stretch: Stretch, bits: Uint8Array, at: number): Run[] {

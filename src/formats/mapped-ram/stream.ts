@@ -6,7 +6,7 @@ import { MainFacts } from "../migration/main-facts.ts";
 import { walkSections } from "../migration/sections.ts";
 import { TailFinder } from "../migration/tail-finder.ts";
 import { MAIN_MAGIC } from "../migration/wire.ts";
-import type { MappedStream } from "./model.ts";
+import type { Landmarks, MappedStream } from "./model.ts";
 import { RamMap } from "./ram-map.ts";
 
 /** Whether a file that begins with these bytes holds a migration stream of QEMU as it came. */
@@ -76,9 +76,16 @@ export class MappedStreamWalker {
       capabilities: [...facts.capabilities],
       uuid: facts.uuid,
       blocks: this.#map.blocks,
+      landmarks: this.#landmarks(),
       devices: tail?.devices ?? [],
       undecided,
     };
+  }
+
+  #landmarks(): Landmarks | null {
+    const { capabilitiesAt: capabilities, ramId, ramEnd } = this.#facts;
+    if (capabilities === null || ramId === null || ramEnd === null) return null;
+    return { capabilities, ramId, ram: this.#map.sections };
   }
 
   *#walk(): Steps<never> {

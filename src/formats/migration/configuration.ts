@@ -75,6 +75,7 @@ function* walkSubsection(input: ByteInput, facts: MainFacts): Steps<string | nul
       return null;
     case "configuration/capabilities":
       yield* walkCapabilities(input, facts);
+      facts.capabilitiesAt = { start: at, end: input.offset };
       return null;
     case "configuration/uuid":
       while (!input.ready(16)) yield;

@@ -9,6 +9,10 @@ export class MainFacts {
   pageSize: number = PAGE_SIZE;
   capabilities: string[] = [];
   uuid: string | null = null;
+  /** The configuration's subsection that lists capabilities; null without one. */
+  capabilitiesAt: { readonly start: number; readonly end: number } | null = null;
+  /** Section id of RAM; null until it has started. */
+  ramId: number | null = null;
   barrierMode: BarrierMode | null = null;
   /** null until the whole block list has passed. */
   ramBlocks: readonly RamBlock[] | null = null;

@@ -5,7 +5,7 @@ import { hexWord, MULTIFD_MAGIC, PAGE_SIZE, protocolError, SYNC_LIMIT, uuidText 
 
 // Layouts and flags: MultiFDInit_t, MultiFDPacket_t, MultiFDPacketHdr_t, MultiFDPacketDeviceState_t and
 // MULTIFD_FLAG_* of QEMU 7.2.22 and 10.0.2, migration/multifd.{h,c}. All fields are big-endian.
-const MULTIFD_VERSION = 1;
+export const MULTIFD_VERSION = 1;
 /** Sent once, first: magic, version, uuid[16], u8 id, unused up to 64 bytes. */
 export const INIT_BYTES = 64;
 /** magic, version, flags: what every later packet begins with. */

@@ -62,6 +62,7 @@ export function* walkSections(
         const started: number | string = yield* walkStart(input, ramId, sections);
         if (typeof started === "string") return started;
         ramId = started;
+        facts.ramId = started;
         break;
       }
       case SECTION.PART:

@@ -1,10 +1,8 @@
 import fs from "node:fs";
-import { verifyMapped } from "../../control/mapped-ram/verify.ts";
-import { withSealedImage } from "../../control/opened-image.ts";
+import { checkBeforehand } from "../../control/mapped-ram/verify.ts";
+import { withRestorable } from "../../control/opened-image.ts";
 import type { RestoreOptions, RunOptions } from "../../control/options.ts";
-import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
-import type { ImageMetadata } from "../../formats/image/model.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import type { Settings } from "../settings.ts";
 import { type FileForQemu, giveFile } from "./file-uri.ts";
@@ -20,13 +18,13 @@ export interface PreparedFileRestore extends Settings {
   /** For `migrate-incoming`. */
   readonly uri: string;
   readonly directIo: boolean;
-  readonly metadata: ImageMetadata;
   readonly file: FileForQemu;
 }
 
 /**
  * Checks the seal of a mapped-ram image, and with `verify: "first"` each of its pages, and hands it to a QEMU that waits
- * (`-incoming defer`). QEMU itself checks nothing: without "first" a damaged page reaches the VM.
+ * (`-incoming defer`). QEMU itself checks nothing: without "first" a damaged page reaches the VM. Of a file without
+ * checksums only its structure is checked, and that no page is missing.
  * @throws MultifdError NOT_SEALED, IMAGE_DAMAGED, NOT_AN_IMAGE, QEMU_UNSUPPORTED, QEMU_FAILED, USAGE, IO …
  */
 export async function prepareFileRestore(
@@ -34,21 +32,19 @@ export async function prepareFileRestore(
   options: FileRestoreOptions,
 ): Promise<PreparedFileRestore> {
   const offer = await probeMappedRam(monitor);
-  return withSealedImage<PreparedFileRestore>(options, refuseStreams, async (source, image) => {
-    if (options.verify === "first") {
-      teller(options)({ event: "verified", ...(await verifyMapped(options, source.fd, image)) });
-    }
+  return withRestorable<PreparedFileRestore>(options, refuseStreams, async (source, contents) => {
+    await checkBeforehand(options, source.fd, contents);
     const multifd = options.channels > 0;
     const directIo = source.directIo && multifd && offer.directIo;
     const request = { fd: source.fd, path: pathOf(options.image), mode: fs.constants.O_RDONLY };
-    const file = await giveFile(monitor, { ...request, directIo, offset: source.base });
+    const file = await giveFile(monitor, { ...request, directIo, offset: contents.stream.base });
     return {
       capabilities: offer.capabilities(multifd),
       parameters: {
         ...(multifd ? { "multifd-channels": options.channels } : {}),
         ...(offer.directIo ? { "direct-io": directIo } : {}),
       },
-      ...{ uri: file.uri, directIo, metadata: image.trailer.metadata, file },
+      ...{ uri: file.uri, directIo, file },
     };
   });
 }
@@ -63,7 +59,12 @@ function pathOf(image: string): string | null {
 }
 
 async function refuseStreams(): Promise<never> {
+  throw unreadable();
+}
+
+/** Of an image that is for the helper's engine. */
+export function unreadable(): MultifdError {
   const text =
     "this image holds the streams of a migration, which QEMU cannot read from a file: use --engine helper";
-  throw new MultifdError("USAGE", text);
+  return new MultifdError("USAGE", text);
 }

@@ -34,7 +34,7 @@ export async function compareVm(
     difference("CPU model", vm?.cpuModel ?? null, survey.cpuModel, "-cpu"),
     difference("number of CPUs", vm?.cpus ?? null, survey.cpus, "-smp"),
     difference("RAM", vm?.ramBytes ?? null, survey.ramBytes, "-m"),
-    ...ramDifferences(image.metadata?.ramBlocks ?? [], blocks),
+    ...ramDifferences(blocksOf(image), blocks),
     ...deviceDifferences(vm?.devices ?? [], survey.devices),
   ].filter((text) => text !== null);
   noteOlderQemu(image, survey, log);
@@ -54,6 +54,10 @@ export async function compareVm(
 
 function machineOf(image: ImageReport): string | null {
   return image.format === "mapped-ram" ? image.machine : (image.destination?.machine ?? null);
+}
+
+function blocksOf(image: ImageReport): readonly RamBlock[] {
+  return image.format === "mapped-ram" ? image.blocks : (image.metadata?.ramBlocks ?? []);
 }
 
 function difference<T>(what: string, saved: T | null, found: T | null, option: string): string | null {

@@ -1,12 +1,11 @@
 import type { CompletedEvent } from "../../control/events.ts";
 import { checkExpectations } from "../../control/expectations.ts";
 import { Meter } from "../../control/meter.ts";
-import type { RestoreOptions } from "../../control/options.ts";
+import { DEFAULT_CHANNELS, type RestoreOptions } from "../../control/options.ts";
 import type { MappedRamReport } from "../../control/reports.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { finishFileRestore, prepareFileRestore } from "../engine-file/restore.ts";
-import { DEFAULT_CHANNELS } from "../save/settings-for-save.ts";
 import { listen, waitIncoming } from "./incoming.ts";
 
 /**
@@ -19,9 +18,9 @@ export async function loadMapped(
   options: Omit<RestoreOptions, "connect">,
   onListening: () => void,
 ): Promise<CompletedEvent> {
-  const { channels = DEFAULT_CHANNELS, ...expect } = options.expect ?? {};
-  if (image.metadata !== null)
-    checkExpectations(image.metadata, { ...options, expect }, options.log ?? SILENT);
+  const { channels = DEFAULT_CHANNELS, log = SILENT } = options;
+  const uuid = image.metadata?.vmUuid ?? null;
+  checkExpectations({ machine: image.machine, uuid, multifdChannels: null }, options, log);
   const meter = new Meter();
   const prepared = await prepareFileRestore(monitor, { ...options, channels });
   try {
@@ -44,7 +43,7 @@ function completed(
     bytes: dataBytes,
     elapsedMs,
     image: {
-      ...{ path, format: "mapped-ram", uuid: imageUuid ?? "", bytes: bytes ?? 0, directIo },
+      ...{ path, format: "mapped-ram", uuid: imageUuid, bytes: bytes ?? 0, directIo },
       ...{ machine, vmUuid: metadata?.vmUuid ?? null, multifdChannels: 0, compression: null },
     },
     channels: [],

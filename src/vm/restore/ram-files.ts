@@ -1,5 +1,5 @@
 import { type FileHandle, open } from "node:fs/promises";
-import { MultifdError } from "../../errors.ts";
+import { type ErrorCode, MultifdError } from "../../errors.ts";
 import { punchHole } from "../../io/libc.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 
@@ -33,6 +33,23 @@ export async function checkRamFiles(monitor: Monitor, clear: boolean): Promise<v
     }
   }
 }
+
+/**
+ * Whether RAM in files is zero, or is now.
+ * @param clear empties such files
+ */
+export async function isRamZero(monitor: Monitor, clear: boolean): Promise<boolean> {
+  try {
+    await checkRamFiles(monitor, clear);
+    return true;
+  } catch (error) {
+    if (clear || !(error instanceof MultifdError) || !DOUBTS.includes(error.code)) throw error;
+    return false;
+  }
+}
+
+/** It holds data, or nobody can look. */
+const DOUBTS: readonly ErrorCode[] = ["RAM_NOT_EMPTY", "IO"];
 
 /** memory-backend-file objects, -mem-path included; a path that is a directory gets a new file without a name. */
 async function ramFiles(monitor: Monitor): Promise<RamFile[]> {

@@ -1,25 +1,37 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent, RunEvent, VmEvent } from "../../control/events.ts";
-import { inspect, namedUuid } from "../../control/inspect.ts";
-import type { Log, RestoreOptions } from "../../control/options.ts";
-import type { DestinationNeeds, ImageReport } from "../../control/reports.ts";
+import { inspect, NO_UUID, namedUuid } from "../../control/inspect.ts";
+import { DEFAULT_CHANNELS, type Log, type RestoreOptions } from "../../control/options.ts";
+import type {
+  DestinationNeeds,
+  LibvirtReport,
+  MappedRamReport,
+  QemuStreamReport,
+  RestorableReport,
+} from "../../control/reports.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { checkDisks } from "../disks/check.ts";
 import { recordLayers } from "../disks/record.ts";
+import { unreadable } from "../engine-file/restore.ts";
 import { QemuWatch } from "../qemu-watch.ts";
 import { runState, surveyVm } from "../survey.ts";
 import { openMonitor, type VmTarget } from "../target.ts";
 import { compareVm } from "./compare.ts";
 import { explainLock } from "./disk-lock.ts";
-import { feedStreams } from "./feed-streams.ts";
+import { feedImage } from "./feed-image.ts";
 import { incomingInfo, refused } from "./incoming.ts";
 import { loadMapped } from "./load-mapped.ts";
-import { checkRamFiles } from "./ram-files.ts";
+import { checkRamFiles, isRamZero } from "./ram-files.ts";
 
-export interface RestoreVmOptions extends Omit<RestoreOptions, "connect"> {
+export interface RestoreVmOptions extends Omit<RestoreOptions, "connect" | "zeroedRam"> {
+  /**
+   * Who moves a mapped-ram image: "helper", which checks each page before it is sent and knows every QEMU, or "file", QEMU
+   * itself (9.0 and later). Default helper.
+   */
+  readonly engine?: "helper" | "file" | undefined;
   /** Empties RAM files of the destination that hold data, instead of refusing them. */
   readonly clearRam?: boolean | undefined;
   /** Whether the VM runs afterwards; as it did when it was saved, when left out. */
@@ -30,7 +42,7 @@ export interface RestoreVmOptions extends Omit<RestoreOptions, "connect"> {
 
 /**
  * Restores a VM into a QEMU that waits (-incoming defer): looks whether it is the VM in the image, sets it up, feeds it, and
- * lets it run if it ran when it was saved. The options --channels and the like of the image are never asked for.
+ * lets it run if it ran when it was saved. What the image prescribes, as its number of channels, is never asked for.
  * @throws MultifdError MONITOR_UNREACHABLE, VM_STATE, VM_MISMATCH, DISK_CHANGED, VM_RAN_ON, RAM_NOT_EMPTY, QEMU_FAILED,
  *   and what restore() throws
  */
@@ -49,32 +61,39 @@ export async function restoreVm(
 
 /** Reads what the image says; what can be refused without a QEMU is refused here. */
 export async function sealedImage(
-  options: Pick<RestoreVmOptions, "image" | "offset" | "force">,
-): Promise<ImageReport> {
+  options: Pick<RestoreVmOptions, "image" | "offset" | "force" | "engine">,
+): Promise<RestorableReport> {
   const report = await inspect({ image: options.image, offset: options.offset });
   if (report.format === "qemu-stream" || report.format === "libvirt") {
-    const what = {
-      "qemu-stream": "a migration stream as QEMU sent it, which QEMU reads itself",
-      libvirt: "an image of libvirt, which virsh restores",
-    };
-    throw new MultifdError(
-      "NOT_AN_IMAGE",
-      `${options.image} is ${what[report.format]}: inspect shows how`,
-      {},
-    );
+    return sparseContents(report);
   }
-  if (!report.sealed) {
-    const foreign = report.format === "mapped-ram" && report.seal === "none of multifd-helper";
-    const text = foreign
-      ? `${options.image} was written by QEMU alone and has no seal of ours, so that nothing tells whether it is whole: restore it with QEMU's own commands`
-      : `${options.image} was never finished: its save failed or is still going on; use another image`;
+  if (!report.sealed && !isForeign(report)) {
+    const text = `${options.image} was never finished: its save failed or is still going on; use another image`;
     throw new MultifdError("NOT_SEALED", text, {});
   }
+  if (report.format === "stream" && options.engine === "file") throw unreadable();
   if (report.metadata?.vm?.ranOn && options.force !== true) {
     const text = `the VM in ${options.image} ran on after it was saved, so that its disks do not fit its memory any more; use --force if it has none, or if you have the disks of that moment`;
     throw new MultifdError("VM_RAN_ON", text, {});
   }
   return report;
+}
+
+/** What libvirt calls sparse is mapped-ram behind a header of its own. Throws NOT_SEALED, NOT_AN_IMAGE. */
+function sparseContents(report: QemuStreamReport | LibvirtReport): MappedRamReport {
+  if (report.format === "libvirt" && !report.complete) {
+    const text = `libvirt never finished ${report.path}: use another image`;
+    throw new MultifdError("NOT_SEALED", text, {});
+  }
+  if (report.format === "libvirt" && report.contents?.format === "mapped-ram") return report.contents;
+  const what = report.format === "libvirt" ? "an image of libvirt" : "a migration stream as QEMU sent it";
+  const text = `${report.path} is ${what}: inspect shows how to restore it; or make an image of it with convert`;
+  throw new MultifdError("NOT_AN_IMAGE", text, {});
+}
+
+/** QEMU alone wrote it, and it may be whole. */
+function isForeign(report: RestorableReport): boolean {
+  return report.format === "mapped-ram" && report.seal === "none of multifd-helper";
 }
 
 /**
@@ -83,7 +102,7 @@ export async function sealedImage(
  */
 export async function restoreInto(
   monitor: Monitor,
-  image: ImageReport,
+  image: RestorableReport,
   options: RestoreVmOptions,
   place: string,
 ): Promise<CompletedEvent> {
@@ -97,16 +116,19 @@ export async function restoreInto(
 
 class VmRestore {
   readonly #monitor: Monitor;
-  readonly #image: ImageReport;
+  readonly #image: RestorableReport;
   readonly #options: RestoreVmOptions;
   readonly #qemu: QemuWatch;
   readonly #tell: (event: RunEvent) => void;
   readonly #log: Log;
   readonly #place: string;
+  /** Of the destination. */
+  #uuid: string | null = null;
+  #zeroedRam = false;
 
   constructor(
     monitor: Monitor,
-    image: ImageReport,
+    image: RestorableReport,
     options: RestoreVmOptions,
     qemu: QemuWatch,
     place: string,
@@ -134,11 +156,14 @@ class VmRestore {
   async #check(): Promise<void> {
     const { clearRam = false, force = false, uuid } = this.#options;
     const survey = await surveyVm(this.#monitor);
+    this.#uuid = survey.uuid;
     refuseUnlessWaiting(survey.status, survey.migration, this.#place);
     const comparison = { place: this.#place, uuid: uuid ?? savedUuid(this.#image), force };
     await compareVm(this.#image, survey, this.#monitor, comparison, this.#log);
     await this.#checkDisks(force);
-    if (needsZeroedRam(this.#image) && !(force && !clearRam)) await checkRamFiles(this.#monitor, clearRam);
+    if (this.#sendsPages) this.#zeroedRam = await isRamZero(this.#monitor, clearRam);
+    else if (needsZeroedRam(this.#image) && !(force && !clearRam))
+      await checkRamFiles(this.#monitor, clearRam);
   }
 
   async #checkDisks(force: boolean): Promise<void> {
@@ -151,14 +176,25 @@ class VmRestore {
     }
   }
 
+  /** A mapped-ram image goes through channels of ours. */
+  get #sendsPages(): boolean {
+    return this.#image.format === "mapped-ram" && this.#options.engine !== "file";
+  }
+
   async #load(): Promise<CompletedEvent> {
     try {
       const image = this.#image;
+      const options = this.#options;
       const begun = (): void => this.#tellVm("migrating");
-      const completed =
-        image.format === "mapped-ram"
-          ? await loadMapped(this.#monitor, image, this.#options, begun)
-          : await feedStreams(this.#monitor, image.destination as DestinationNeeds, this.#options, begun);
+      let completed: CompletedEvent;
+      if (image.format === "stream") {
+        completed = await feedImage(this.#monitor, image.destination as DestinationNeeds, options, begun);
+      } else if (options.engine === "file") {
+        completed = await loadMapped(this.#monitor, image, options, begun);
+      } else {
+        const own = { zeroedRam: this.#zeroedRam, uuid: this.#uuid ?? NO_UUID };
+        completed = await feedImage(this.#monitor, pagesNeed(image, options), { ...options, ...own }, begun);
+      }
       this.#tellVm("migrated");
       return completed;
     } catch (error) {
@@ -199,12 +235,28 @@ function refuseUnlessWaiting(status: string, migration: string, place: string): 
 }
 
 /** QEMU leaves out zero pages of a mapped-ram image, as a rule. */
-function needsZeroedRam(image: ImageReport): boolean {
+function needsZeroedRam(image: RestorableReport): boolean {
   return image.format === "mapped-ram" || image.destination?.zeroedRam === true;
 }
 
+/** The channels are ours to choose, and what they carry is an ordinary migration. */
+function pagesNeed(
+  { machine, capabilities }: MappedRamReport,
+  { channels = DEFAULT_CHANNELS }: RestoreVmOptions,
+): DestinationNeeds {
+  return {
+    machine,
+    multifd: channels > 0,
+    multifdChannels: channels,
+    multifdCompression: "none",
+    uuid: null,
+    capabilities: capabilities.filter((name) => name !== "mapped-ram"),
+    zeroedRam: false,
+  };
+}
+
 /** undefined: nothing in the image tells; null: the VM had none. */
-function savedUuid({ metadata }: ImageReport): string | null | undefined {
+function savedUuid({ metadata }: RestorableReport): string | null | undefined {
   if (metadata?.vm) return metadata.vm.uuid;
   return metadata?.vmUuid == null ? undefined : namedUuid(metadata.vmUuid);
 }

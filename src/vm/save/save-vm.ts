@@ -1,5 +1,6 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent } from "../../control/events.ts";
+import { DEFAULT_CHANNELS } from "../../control/options.ts";
 import { MultifdError } from "../../errors.ts";
 import { recordDisks } from "../disks/record.ts";
 import { type VmSession, withVm } from "../session.ts";
@@ -10,7 +11,7 @@ import { LivePolicy } from "./live-policy.ts";
 import type { SaveVmOptions } from "./options.ts";
 import type { SavePlan } from "./plan.ts";
 import { refuseBackups, refuseUnfit } from "./refusals.ts";
-import { DEFAULT_CHANNELS, settingsFor } from "./settings-for-save.ts";
+import { settingsFor } from "./settings-for-save.ts";
 import { VmSave } from "./vm-save.ts";
 
 /**

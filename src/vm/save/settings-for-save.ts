@@ -1,8 +1,6 @@
+import { DEFAULT_CHANNELS } from "../../control/options.ts";
 import type { Settings } from "../settings.ts";
 import type { SaveVmOptions } from "./options.ts";
-
-/** multifd channels of a save that does not say how many. */
-export const DEFAULT_CHANNELS = 4;
 
 /** What QEMU is set to for a save. */
 export function settingsFor(options: SaveVmOptions): Settings {

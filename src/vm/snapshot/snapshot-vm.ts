@@ -1,11 +1,11 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent } from "../../control/events.ts";
+import { DEFAULT_CHANNELS } from "../../control/options.ts";
 import { recordDisks } from "../disks/record.ts";
 import { HelperEngine } from "../save/helper-engine.ts";
 import type { SaveVmOptions } from "../save/options.ts";
 import type { SavePlan } from "../save/plan.ts";
 import { refuseBackups } from "../save/refusals.ts";
-import { DEFAULT_CHANNELS } from "../save/settings-for-save.ts";
 import { VmSave } from "../save/vm-save.ts";
 import { type VmSession, withVm } from "../session.ts";
 import { DiskOverlays } from "./disk-overlays.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { mergeExpectations, parseExpect } from "../../../src/cli/expect.ts";
+import { parseExpect } from "../../../src/cli/expect.ts";
 
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 const usage = (message: RegExp) =>
@@ -36,11 +36,4 @@ test("an expectation that cannot be checked is refused instead of ignored", () =
     expect(() => parseExpect(text, "--expect"), text).toThrow(usage(/--expect/));
   }
   expect(() => parseExpect("channels=4,channels=4", "--expect")).toThrow(usage(/channels twice/));
-});
-
-test("--channels is merged into the expectations and must agree with them", () => {
-  expect(mergeExpectations(undefined, undefined)).toBeUndefined();
-  expect(mergeExpectations(undefined, 4)).toEqual({ channels: 4 });
-  expect(mergeExpectations({ machine: "pc", channels: 4 }, 4)).toEqual({ machine: "pc", channels: 4 });
-  expect(() => mergeExpectations({ channels: 2 }, 4)).toThrow(usage(/--channels 4 contradicts/));
 });

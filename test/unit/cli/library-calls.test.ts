@@ -92,7 +92,8 @@ test("every option of restore reaches the library", async () => {
   library.restore.mockResolvedValueOnce(SAMPLES.completed);
   const args =
     "restore fd:5 --connect unix:/x --offset 4K --direct-io off --workers 1 --connect-timeout 5 --stall-timeout 9 " +
-    "--rate 1M --expect machine=pc-q35-7.2 --channels 2 --force --verify first";
+    "--rate 1M --expect machine=pc-q35-7.2 --channels 2 --zeroed-ram --force --verify first " +
+    "--uuid 00112233-4455-6677-8899-aabbccddeeff";
   expect(await runCli(args.split(" "))).toBe(0);
   expect(library.restore.mock.lastCall?.[0] as RestoreOptions).toMatchObject({
     image: "fd:5",
@@ -103,7 +104,10 @@ test("every option of restore reaches the library", async () => {
     connectTimeoutMs: 5000,
     stallTimeoutMs: 9000,
     rate: 1024 ** 2,
-    expect: { machine: "pc-q35-7.2", channels: 2 },
+    expect: { machine: "pc-q35-7.2" },
+    channels: 2,
+    zeroedRam: true,
+    uuid: "00112233-4455-6677-8899-aabbccddeeff",
     force: true,
     verify: "first",
   });

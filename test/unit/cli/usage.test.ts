@@ -83,9 +83,14 @@ const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], to
     /--hold makes no sense together with --virsh/,
   ],
   [
-    "a clone that is only fed",
-    ["restore", "vm.mfd", "--connect", "unix:/x", "--uuid", "00112233-4455-6677-8899-aabbccddeeff"],
-    /--uuid makes no sense together with --connect/,
+    "an engine of a QEMU that is only fed",
+    ["restore", "vm.mfd", "--connect", "unix:/x", "--engine", "file"],
+    /--engine makes no sense together with --connect/,
+  ],
+  [
+    "a word about RAM that we look at ourselves",
+    ["restore", "vm.mfd", "--qmp", "/x", "--zeroed-ram"],
+    /--zeroed-ram makes no sense without --connect/,
   ],
   ["a demo of half a page", ["demo", "--ram", "2047"], /--ram wants .* at least 16M/],
   ["a demo without channels", ["demo", "--channels", "0"], /--channels .* 1 to 255/],

@@ -13,7 +13,7 @@ import { listenForImage, waitIncoming } from "./incoming.ts";
  * Our own data path: QEMU listens on a socket, and the image's channels go there.
  * @param onListening called when QEMU waits for them
  */
-export async function feedStreams(
+export async function feedImage(
   monitor: Monitor,
   needs: DestinationNeeds,
   options: Omit<RestoreOptions, "connect">,
