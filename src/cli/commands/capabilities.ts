@@ -43,6 +43,7 @@ const FEATURES = [
   "image-fd",
   "launch",
   "live",
+  "mapped-restore",
   "max-bytes",
   "meta",
   "meta-file",
