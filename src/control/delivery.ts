@@ -146,7 +146,7 @@ export class Delivery {
     const read = this.#mostOutstanding - outstanding;
     this.#begun = read > INIT_ALLOWANCE * this.#lines.length || this.#moved > BUFFERED * this.#lines.length;
     if (this.#begun || now - this.#movedAt < this.#plan.connectTimeoutMs) return;
-    const text = `the destination has read nothing for ${this.#plan.connectTimeoutMs / 1000} s although all ${this.#lines.length} connections are made: it waits for more channels than the image has, or hangs; end it, and compare its multifd-channels with inspect`;
+    const text = `the destination has read nothing for ${this.#plan.connectTimeoutMs / 1000} s although all ${this.#lines.length} connections are made: it waits for more channels than there are, or hangs; end it, and compare its multifd-channels with inspect, or with --channels`;
     this.fail(new MultifdError("CONNECT_TIMEOUT", text, { connections: this.#lines.length }));
   }
 

@@ -180,6 +180,14 @@ describeBothQemus("a mapped-ram image goes through channels that are made up for
     expect(arrived.equals(Buffer.alloc(PAGE))).toBe(true);
   });
 
+  test.each(["7.2", "10"])("QEMU %s with fewer channels never takes what it got for all", async (version) => {
+    const { address, vm, monitor } = await waiting(version, 2);
+    await expect(restore({ image: oldMachine, connect: address, channels: 4 })).rejects.toMatchObject({
+      exitStatus: 3,
+    });
+    await monitor.expectCleanEnd(`QEMU ${version}: ${vm.stderr}`);
+  });
+
   test.each([
     ["7.2", "SIGTERM"],
     ["7.2", "SIGKILL"],

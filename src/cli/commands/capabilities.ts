@@ -44,6 +44,7 @@ const FEATURES = [
   "inspect-xml",
   "launch",
   "live",
+  "mapped-restore",
   "max-bytes",
   "meta",
   "meta-file",
