@@ -61,9 +61,17 @@ describeBothQemus("a saved VM of one kind becomes one of another", ({ seven, ten
     expect(await verify({ image: lab.file("a.mr") })).toMatchObject({ checked: "checksums and structure" });
     await convert({ image: raw, output: lab.file("l.save"), format: "libvirt", xml: XML, running: true });
     const report = await inspect({ image: lab.file("l.save") });
-    expect(report).toMatchObject({ format: "libvirt", complete: true, running: true, imageFormat: "raw", xml: XML });
+    expect(report).toMatchObject({
+      format: "libvirt",
+      complete: true,
+      running: true,
+      imageFormat: "raw",
+      xml: XML,
+    });
     const { streamOffset } = report as { streamOffset: number };
-    expect((await readFile(lab.file("l.save"))).subarray(streamOffset).equals(await readFile(raw))).toBe(true);
+    expect((await readFile(lab.file("l.save"))).subarray(streamOffset).equals(await readFile(raw))).toBe(
+      true,
+    );
 
     await convert({ image: lab.file("a.mr"), output: lab.file("m.save"), format: "libvirt", xml: XML });
     await convert({ image: lab.file("m.save"), output: lab.file("b.mr"), format: "mapped-ram" });
@@ -90,7 +98,8 @@ describeBothQemus("a saved VM of one kind becomes one of another", ({ seven, ten
     await convert({ image: lab.file("a.mfd"), output: lab.file("a.mr"), format: "mapped-ram" });
     for (const image of ["a.mfd", "a.mr"]) {
       await writeFile(lab.file("ram"), Buffer.alloc(MIB, 0xff));
-      const { bytes } = (await extract({ image: lab.file(image), output: lab.file("ram"), block: "ram" })).image;
+      const { bytes } = (await extract({ image: lab.file(image), output: lab.file("ram"), block: "ram" }))
+        .image;
       expect(bytes).toBe(32 * MIB);
       await promisify(execFile)("cmp", [lab.file("ram"), source.ram?.path as string]);
       expect((await stat(lab.file("ram"))).size).toBe(32 * MIB);
