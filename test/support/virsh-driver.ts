@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { closeSync, fstatSync, openSync, readlinkSync, writeFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { inspect, save, saveVm, verify } from "../../src/index.ts";
+import { convert, inspect, save, saveVm, verify } from "../../src/index.ts";
 import { libvirtHome } from "../../src/qmp/libvirt-home.ts";
 import type { Monitor } from "../../src/qmp/monitor.ts";
 import { connectVirsh } from "../../src/qmp/virsh.ts";
@@ -30,6 +30,8 @@ export interface VirshFindings {
   readonly driven: { readonly qemuVersion: string | null; readonly channels: number; readonly state: string };
   readonly afterQuit: string;
   readonly gone: Failure;
+  /** The last image, converted for libvirt, and restored by it. */
+  readonly converted: { readonly state: string };
   readonly byLibvirt: LibvirtSaves;
 }
 
@@ -140,6 +142,7 @@ try {
     afterSave: virsh("domstate", DOMAIN, "--reason"),
     driven: await drive(monitor),
     ...(await end(monitor)),
+    converted: await comeBack(),
     byLibvirt: await saveAnew(),
   };
   console.log(JSON.stringify(findings));
@@ -166,8 +169,20 @@ async function saveAnew(): Promise<LibvirtSaves> {
   return await saveByLibvirt(virsh, DOMAIN, directory);
 }
 
+/** What we saved of a running domain over four channels, compressed, is libvirt's again. */
+async function comeBack(): Promise<VirshFindings["converted"]> {
+  const output = path.join(directory, "converted.save");
+  const xml = readFileSync(path.join(directory, "live.xml"), "utf8");
+  await convert({ image: path.join(directory, "last.mfd"), output, format: "libvirt", xml });
+  virsh("restore", output);
+  const state = virsh("domstate", DOMAIN, "--reason");
+  virsh("destroy", DOMAIN);
+  return { state };
+}
+
 async function end(monitor: Monitor): Promise<Pick<VirshFindings, "afterQuit" | "gone">> {
   const vm = { virsh: DOMAIN, uri: PATIENCE.uri };
+  writeFileSync(path.join(directory, "live.xml"), virsh("dumpxml", "--migratable", "--security-info", DOMAIN));
   await saveVm({ vm, image: path.join(directory, "last.mfd"), afterwards: "quit", compression: "zstd" });
   const deadline = Date.now() + 10_000;
   while (!virsh("domstate", DOMAIN).startsWith("shut") && Date.now() < deadline);
