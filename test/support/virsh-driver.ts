@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { closeSync, fstatSync, openSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { convert, inspect, save, saveVm, verify } from "../../src/index.ts";
 import { libvirtHome } from "../../src/qmp/libvirt-home.ts";
@@ -172,8 +172,7 @@ async function saveAnew(): Promise<LibvirtSaves> {
 /** What we saved of a running domain over four channels, compressed, is libvirt's again. */
 async function comeBack(): Promise<VirshFindings["converted"]> {
   const output = path.join(directory, "converted.save");
-  const xml = readFileSync(path.join(directory, "live.xml"), "utf8");
-  await convert({ image: path.join(directory, "last.mfd"), output, format: "libvirt", xml });
+  await convert({ image: path.join(directory, "last.mfd"), output, format: "libvirt" });
   virsh("restore", output);
   const state = virsh("domstate", DOMAIN, "--reason");
   virsh("destroy", DOMAIN);
@@ -182,7 +181,6 @@ async function comeBack(): Promise<VirshFindings["converted"]> {
 
 async function end(monitor: Monitor): Promise<Pick<VirshFindings, "afterQuit" | "gone">> {
   const vm = { virsh: DOMAIN, uri: PATIENCE.uri };
-  writeFileSync(path.join(directory, "live.xml"), virsh("dumpxml", "--migratable", "--security-info", DOMAIN));
   await saveVm({ vm, image: path.join(directory, "last.mfd"), afterwards: "quit", compression: "zstd" });
   const deadline = Date.now() + 10_000;
   while (!virsh("domstate", DOMAIN).startsWith("shut") && Date.now() < deadline);
