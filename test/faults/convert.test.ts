@@ -1,0 +1,199 @@
+import { copyFile, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { beforeEach, describe, expect, test } from "vitest";
+import { encodeLibvirtStart } from "../../src/formats/libvirt/data-area.ts";
+import { type ConvertOptions, convert, diff, extract, MultifdError, save, verify } from "../../src/index.ts";
+import { buildMigration, type FakeMigrationOptions } from "../support/fake-migration.ts";
+import { FakePeer } from "../support/fake-peer.ts";
+import { describeWithMounts, useMounts } from "../support/mounts.ts";
+import { useScratch } from "../support/scratch.ts";
+
+const MIB = 2 ** 20;
+const scratch = useScratch();
+const at = (name: string): string => scratch.file(name);
+const OLD = Buffer.from("an earlier image that somebody needs");
+
+/** A guest of 4 MiB; its RAM is large enough that damage can lie in the midst of it. */
+async function saved(name: string, options: Partial<FakeMigrationOptions> = {}, format?: "mapped-ram") {
+  const migration = buildMigration({ style: "10", blocks: [{ name: "mem", bytes: 4 * MIB }], ...options });
+  let sent: Promise<unknown> = Promise.resolve();
+  await save({
+    ...{ image: at(name), listen: `unix:${at("s")}`, channels: migration.channels.length, format },
+    onEvent: (event) => {
+      if (event.event !== "listening") return;
+      sent = new FakePeer(event.address).play([migration.main, ...migration.channels]);
+    },
+  });
+  await sent;
+  return migration;
+}
+
+/** One bit of one page. */
+async function damage(name: string): Promise<void> {
+  const bytes = await readFile(at(name));
+  const page = bytes.indexOf("mem@1e0000;");
+  bytes.writeUInt8(bytes.readUInt8(page) ^ 1, page);
+  await writeFile(at(name), bytes);
+}
+
+async function failure(work: Promise<unknown>): Promise<MultifdError> {
+  const error = await work.then(
+    () => expect.fail("it succeeded"),
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(MultifdError);
+  return error as MultifdError;
+}
+
+/** Nothing is left but what was there, and that is as it was. */
+async function untouched(names: readonly string[]): Promise<void> {
+  expect((await readdir(scratch.directory)).sort()).toEqual([...names].sort());
+  if (names.includes("out")) expect((await readFile(at("out"))).equals(OLD)).toBe(true);
+}
+
+describe("a conversion that fails leaves everything as it was", () => {
+  beforeEach(() => writeFile(at("out"), OLD));
+  const ways: readonly [string, Partial<ConvertOptions>][] = [
+    ["to mapped-ram", { format: "mapped-ram" }],
+    ["to a stream of other channels, by a copy", { format: "stream", channels: 5 }],
+    ["to libvirt", { format: "libvirt", xml: "<domain/>" }],
+  ];
+  for (const [name, options] of ways) {
+    test(`damage in the source: ${name}`, async () => {
+      await saved("in");
+      await damage("in");
+      const error = await failure(
+        convert({ image: at("in"), output: at("out"), format: "stream", ...options }),
+      );
+      expect(error).toMatchObject({ code: "IMAGE_DAMAGED", exitStatus: 4 });
+      await untouched(["in", "out"]);
+    });
+
+    test(`cancelled: ${name}`, async () => {
+      await saved("in");
+      const stop = new AbortController();
+      const converting = convert({
+        ...{ image: at("in"), output: at("out"), format: "stream", ...options },
+        signal: stop.signal,
+        log: { ...silent, debug: () => stop.abort() },
+      });
+      expect(await failure(converting)).toMatchObject({ code: "CANCELLED" });
+      await untouched(["in", "out"]);
+    });
+  }
+
+  test("a mapped-ram source that is damaged", async () => {
+    await saved("in", {}, "mapped-ram");
+    await damage("in");
+    const error = await failure(convert({ image: at("in"), output: at("out"), format: "stream" }));
+    expect(error).toMatchObject({ code: "IMAGE_DAMAGED" });
+    await untouched(["in", "out"]);
+  });
+
+  test("what is no whole save", async () => {
+    const { main } = await saved("whole", { channels: 0 });
+    await rm(at("whole"));
+    const start = (complete: boolean) =>
+      encodeLibvirtStart({ complete, running: false, xml: "<domain/>", cookie: null });
+    for (const [bytes, code] of [
+      [main.subarray(0, main.length - 1), "STREAM_INCOMPLETE"],
+      [main.subarray(0, 2 * MIB), "STREAM_INCOMPLETE"],
+      [Buffer.concat([start(true), main.subarray(0, MIB)]), "STREAM_INCOMPLETE"],
+      [Buffer.concat([start(false), main]), "NOT_SEALED"],
+      [Buffer.alloc(MIB, "text"), "NOT_AN_IMAGE"],
+    ] as const) {
+      await writeFile(at("in"), bytes);
+      const error = await failure(convert({ image: at("in"), output: at("out"), format: "mapped-ram" }));
+      expect(error.code).toBe(code);
+      await untouched(["in", "out"]);
+    }
+  });
+
+  test("the XML of another domain, and none at all", async () => {
+    await saved("in", { uuid: "11111111-2222-3333-4444-555555555555" });
+    const xml = "<domain><uuid>99999999-2222-3333-4444-555555555555</uuid></domain>";
+    const options = { image: at("in"), output: at("out"), format: "libvirt" } as const;
+    expect(await failure(convert({ ...options, xml }))).toMatchObject({ code: "VM_MISMATCH" });
+    expect(await failure(convert(options))).toMatchObject({
+      code: "USAGE",
+      message: expect.stringContaining("--xml"),
+    });
+    await untouched(["in", "out"]);
+    await convert({ ...options, xml, force: true });
+  });
+
+  test("an output that is the source, by whatever name", async () => {
+    await saved("in");
+    await rm(at("out"));
+    for (const output of [at("in"), `${scratch.directory}/./in`]) {
+      const error = await failure(convert({ image: at("in"), output, format: "mapped-ram" }));
+      expect(error.code).toBe("USAGE");
+    }
+    await verify({ image: at("in") });
+  });
+});
+
+test("a block that is not there is named with those that are; nothing is written", async () => {
+  await saved("in");
+  const error = await failure(extract({ image: at("in"), output: at("ram"), block: "pc.ram" }));
+  expect(error).toMatchObject({ code: "USAGE", message: expect.stringContaining("the image has mem") });
+  await untouched(["in"]);
+});
+
+test("diff counts pages, names blocks that only one has, and reads both images whole", async () => {
+  await saved("a");
+  await saved("b", {}, "mapped-ram");
+  await saved("c", { zeroEvery: 0 });
+  await saved("d", { blocks: [{ name: "other", bytes: MIB }] });
+  expect(await diff({ image: at("a"), other: at("b") })).toMatchObject({ pages: 1024, differing: 0 });
+  // Every third page, from the second on, is zero in the one and not in the other.
+  expect(await diff({ image: at("c"), other: at("b") })).toMatchObject({
+    differing: 341,
+    blocks: [{ name: "mem", pages: 1024, differing: 341, firstDiffering: 4096 }],
+  });
+  expect(await diff({ image: at("a"), other: at("d") })).toMatchObject({
+    ...{ pages: 0, differing: 0, unmatched: ["mem", "other"] },
+  });
+  await damage("b");
+  expect(await failure(diff({ image: at("a"), other: at("b") }))).toMatchObject({ code: "IMAGE_DAMAGED" });
+});
+
+describeWithMounts("a disk that is full", () => {
+  const mounts = useMounts();
+  for (const [name, options] of [
+    ["mapped-ram", { format: "mapped-ram" }],
+    ["libvirt", { format: "libvirt", xml: "<domain/>" }],
+    ["a copy on the way", { format: "stream", channels: 7 }],
+  ] as const) {
+    test(`says so, and keeps the earlier image: ${name}`, async () => {
+      await saved("in");
+      mounts.mount("tmpfs", at("small"), "size=2m");
+      await writeFile(at("small/out"), OLD);
+      const error = await failure(convert({ image: at("in"), output: at("small/out"), ...options }));
+      expect(error).toMatchObject({ code: "NO_SPACE", exitStatus: 5 });
+      expect(await readdir(at("small"))).toEqual(["out"]);
+      expect((await readFile(at("small/out"))).equals(OLD)).toBe(true);
+    });
+  }
+
+  test("a block that is taken out does not fit", async () => {
+    await saved("in");
+    mounts.mount("tmpfs", at("small"), "size=2m");
+    const error = await failure(extract({ image: at("in"), output: at("small/ram"), block: "mem" }));
+    expect(error.code).toBe("NO_SPACE");
+    expect(await readdir(at("small"))).toEqual([]);
+  });
+});
+
+test("a source that a save is about to write over is left alone", async () => {
+  await saved("in");
+  await copyFile(at("in"), at("copy"));
+  await convert({ image: at("in"), output: at("copy"), format: "mapped-ram" });
+  expect(await verify({ image: at("copy") })).toMatchObject({ checked: "checksums and structure" });
+});
+
+const silent = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
