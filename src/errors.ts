@@ -16,6 +16,10 @@ export const ERROR_CODES = {
     exitStatus: 3,
     meaning: "the channels ended before the migration stream was complete",
   },
+  UNSUPPORTED_STREAM: {
+    exitStatus: 3,
+    meaning: "the stream holds what the chosen format cannot carry; --format stream can",
+  },
   STREAM_UNDECIDED: {
     exitStatus: 3,
     meaning: "nothing in the stream proves that it is complete; use --hold",

@@ -15,6 +15,7 @@ export type {
   VerifiedEvent,
   VmEvent,
 } from "./control/events.ts";
+export { domainXml } from "./control/foreign/domain-xml.ts";
 export { inspect } from "./control/inspect.ts";
 export type {
   Expectations,
@@ -28,8 +29,10 @@ export type {
   ChannelReport,
   DestinationNeeds,
   ImageReport,
+  LibvirtReport,
   MappedBlockReport,
   MappedRamReport,
+  QemuStreamReport,
   StreamImageReport,
   UsedRange,
   VerifyReport,

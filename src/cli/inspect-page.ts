@@ -1,4 +1,5 @@
 import type { ChannelReport, ImageReport, StreamImageReport } from "../index.ts";
+import { describeLibvirt, describeQemuStream } from "./foreign-page.ts";
 import { formatBytes } from "./format.ts";
 import { describeMapped } from "./mapped-page.ts";
 import { describeRestore } from "./restore-page.ts";
@@ -9,7 +10,19 @@ type ImageMetadata = NonNullable<StreamImageReport["metadata"]>;
 
 /** What `inspect` shows a person; `--json` has the same facts and more. Ends with a newline. */
 export function describeImage(report: ImageReport): string {
-  if (report.format === "mapped-ram") return describeMapped(report);
+  switch (report.format) {
+    case "mapped-ram":
+      return describeMapped(report);
+    case "qemu-stream":
+      return describeQemuStream(report);
+    case "libvirt":
+      return describeLibvirt(report);
+    case "stream":
+      return describeStreams(report);
+  }
+}
+
+function describeStreams(report: StreamImageReport): string {
   const sections = [describeFile(report)];
   const { metadata, destination } = report;
   if (metadata !== null) {

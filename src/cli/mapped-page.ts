@@ -20,6 +20,11 @@ export function describeMapped(report: MappedRamReport): string {
   return `${sections.join("\n\n")}\n`;
 }
 
+/** The part of the page that is about the VM, for a file that has more around it. */
+export function describeMappedContents(report: MappedRamReport): string[] {
+  return [describeVm(report), describeRam(report)];
+}
+
 function describeFile(report: MappedRamReport): string {
   const { bytes, dataBytes, metadata, checksum } = report;
   const size = bytes === null ? "" : `${formatBytes(bytes)} (${bytes} bytes), `;

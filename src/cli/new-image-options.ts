@@ -3,12 +3,13 @@ import type { SaveOptions } from "../control/options.ts";
 import { MAX_CHANNELS, parseChannels } from "./expect.ts";
 import { collectMeta, type Pair } from "./meta.ts";
 import { repeatable, valued } from "./options.ts";
-import { parseChoice, parsePair, parsePositiveSize, usage } from "./values.ts";
+import { parseChoice, parsePair, parsePositiveSize } from "./values.ts";
 
 /** What every command that writes an image has. */
 export interface NewImageFlags {
   readonly replace?: true;
   readonly channels?: number;
+  readonly format?: "stream" | "mapped-ram";
   readonly checksum?: "crc32" | "none";
   readonly expectBytes?: number;
   readonly maxBytes?: number;
@@ -27,7 +28,13 @@ export function addNewImageOptions(command: Command, channels: string): Command 
         parseChannels,
       ),
     )
-    .addOption(valued("--format <format>", "stream (default: stream)", parseFormat))
+    .addOption(
+      valued(
+        "--format <format>",
+        "stream: the channels as they come; mapped-ram: QEMU's own, each page at its place (default: stream)",
+        parseChoice(["stream", "mapped-ram"] as const),
+      ),
+    )
     .addOption(
       valued(
         "--checksum <method>",
@@ -43,16 +50,10 @@ export function addNewImageOptions(command: Command, channels: string): Command 
 
 export async function newImageOptions(
   flags: NewImageFlags,
-): Promise<Pick<SaveOptions, "replace" | "channels" | "checksum" | "expectBytes" | "maxBytes" | "meta">> {
-  const { replace, channels, checksum, expectBytes, maxBytes } = flags;
+): Promise<
+  Pick<SaveOptions, "replace" | "channels" | "format" | "checksum" | "expectBytes" | "maxBytes" | "meta">
+> {
+  const { replace, channels, format, checksum, expectBytes, maxBytes } = flags;
   const meta = await collectMeta(flags.meta, flags.metaFile);
-  return { replace, channels, checksum, expectBytes, maxBytes, meta };
-}
-
-/** There is one format so far; the option exists so that scripts can already say what they mean. */
-function parseFormat(text: string, what: string): "stream" {
-  if (text === "mapped-ram") {
-    throw usage(`${what} mapped-ram is not supported by this version yet; leave it out or say stream`);
-  }
-  return parseChoice(["stream"] as const)(text, what);
+  return { replace, channels, format, checksum, expectBytes, maxBytes, meta };
 }

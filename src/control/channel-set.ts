@@ -34,6 +34,10 @@ export function identityProblem(
     const text = `channel ${arrival.identity} connected, but ${expected} expected: check --channels against QEMU's multifd-channels`;
     return new MultifdError("CHANNEL_SET", text, { channel: arrival.identity, expected: channels });
   }
+  if (arrival.late) {
+    const text = `${labelOf(arrival.identity)} connected when the others had begun to send RAM: only one QEMU may use this socket`;
+    return new MultifdError("CHANNEL_SET", text, { channel: arrival.identity });
+  }
   return null;
 }
 

@@ -9,7 +9,10 @@ import {
 } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
 import { decodeSuperblock, FORMAT_VERSION } from "../formats/image/superblock.ts";
-import { isQemuStream } from "../formats/mapped-ram/stream.ts";
+import type { Source } from "../io/source.ts";
+import { kindOf } from "./foreign/kind.ts";
+import { inspectLibvirt } from "./foreign/libvirt.ts";
+import { inspectQemuStream } from "./foreign/qemu-stream.ts";
 import { namingImage } from "./image-errors.ts";
 import { inspectMapped } from "./mapped-ram/report.ts";
 import { openFile, readSealed } from "./opened-image.ts";
@@ -21,7 +24,8 @@ import { checkInspectOptions } from "./validate.ts";
 export const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
 /**
- * Says what an image is, from its superblock, metadata and index; the channels' data is not read.
+ * Says what an image is, from its superblock, metadata and index; the channels' data is not read. A migration stream as
+ * QEMU sent it, in a file of its own or in an image of libvirt, has no index: it is read to its end.
  * @throws MultifdError NOT_AN_IMAGE, IMAGE_DAMAGED, UNSUPPORTED_VERSION, IO; an unsealed image is described, not thrown
  */
 export async function inspect(options: InspectOptions): Promise<ImageReport> {
@@ -30,14 +34,26 @@ export async function inspect(options: InspectOptions): Promise<ImageReport> {
   return namingImage(image, async () => {
     const { source, head } = await openFile(image, offset, "off", SILENT);
     try {
-      if (isQemuStream(head)) return await inspectMapped(image, source);
-      const superblock = decodeSuperblock(head);
-      const opened = superblock.state === "sealed" ? await readSealed(source, superblock) : null;
-      return report(image, source.base, superblock, opened);
+      switch (kindOf(head)) {
+        case "libvirt":
+          return await inspectLibvirt(options, source, head);
+        case "qemu-stream":
+          return await inspectQemuStream(options, source);
+        case "mapped-ram":
+          return await inspectMapped(image, source);
+        case "stream":
+          return await inspectStreams(image, source, head);
+      }
     } finally {
       source.close();
     }
   });
+}
+
+async function inspectStreams(path: string, source: Source, head: Uint8Array): Promise<StreamImageReport> {
+  const superblock = decodeSuperblock(head);
+  const opened = superblock.state === "sealed" ? await readSealed(source, superblock) : null;
+  return report(path, source.base, superblock, opened);
 }
 
 function report(

@@ -56,6 +56,11 @@ export interface SaveOptions extends TransferOptions {
   readonly replace?: boolean | undefined;
   /** How many multifd channels are expected, 0..255; any complete set when left out. */
   readonly channels?: number | undefined;
+  /**
+   * stream (default): every channel as it came. mapped-ram: QEMU's own format, in which each page has one place, from
+   * any QEMU.
+   */
+  readonly format?: "stream" | "mapped-ram" | undefined;
   /** Default crc32. */
   readonly checksum?: "crc32" | "none" | undefined;
   /** Refuses up front when the target has less room. */

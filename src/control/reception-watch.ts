@@ -30,7 +30,23 @@ export class ReceptionWatch {
   look(arrivals: readonly Arrival[]): MultifdError | null {
     const now = performance.now();
     const present = arrivals.filter((arrival) => !arrival.ignored);
-    return this.#handover(present, now) ?? this.#connecting(present, now) ?? this.#moving(present, now);
+    return (
+      this.#handover(present, now) ??
+      this.#barriers(present) ??
+      this.#connecting(present, now) ??
+      this.#moving(present, now)
+    );
+  }
+
+  /** Whoever waits at a barrier that another one will not come to, because it ended before, waits for ever. */
+  #barriers(arrivals: readonly Arrival[]): MultifdError | null {
+    const reached = ({ number }: Arrival): number => this.#plan.control.barriersReached(number);
+    const furthest = Math.max(0, ...arrivals.map(reached));
+    const early = arrivals.find((arrival) => arrival.drained !== null && reached(arrival) < furthest);
+    if (early === undefined) return null;
+    const name = early.identity === "main" ? "the main channel" : `channel ${early.identity}`;
+    const text = `${name} ended at barrier ${reached(early)} of at least ${furthest}: the migration failed or was cancelled half-way, so nothing was saved`;
+    return new MultifdError("STREAM_INCOMPLETE", text, { barriers: reached(early), furthest });
   }
 
   #handover(arrivals: readonly Arrival[], now: number): MultifdError | null {

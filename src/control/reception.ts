@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Connection } from "../channels/handover.ts";
 import { MultifdError, toFailure } from "../errors.ts";
 import { type ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
-import type { Drained } from "../pool/messages.ts";
+import type { TakenIn } from "../pool/messages.ts";
 import type { Arrival } from "./arrival.ts";
 import { identityProblem, isEarlyEnd, named, tooFew } from "./channel-set.ts";
 import { ReceptionWatch } from "./reception-watch.ts";
@@ -22,7 +22,7 @@ export interface ReceptionPlan {
   /** Once, when QEMU has come and before the first byte is written. */
   readonly prepare: () => Promise<void>;
   /** Runs the drain task of a connection on the pool. */
-  readonly drain: (number: number, connection: Connection) => Promise<Drained>;
+  readonly drain: (number: number, connection: Connection) => Promise<TakenIn>;
   /** Accepts what waits in the listening socket's backlog. */
   readonly drainBacklog: () => Promise<void>;
   /** How many connections were turned away because of who made them. */
@@ -50,9 +50,9 @@ export class Reception {
   #quiet: Promise<void> | null = null;
   #failure: MultifdError | null = null;
   #settled = false;
-  #resolve!: (drained: readonly Drained[]) => void;
+  #resolve!: (drained: readonly TakenIn[]) => void;
   #reject!: (error: MultifdError) => void;
-  readonly #result: Promise<readonly Drained[]>;
+  readonly #result: Promise<readonly TakenIn[]>;
 
   constructor(plan: ReceptionPlan) {
     this.#plan = plan;
@@ -67,13 +67,21 @@ export class Reception {
   }
 
   /** What was drained, once everything is; rejects with the first failure, after all workers have let go. */
-  get result(): Promise<readonly Drained[]> {
+  get result(): Promise<readonly TakenIn[]> {
     return this.#result;
   }
 
   /** The connections so far, main included. */
   get arrivals(): readonly Arrival[] {
     return this.#arrivals;
+  }
+
+  /** Whether a connection is there that has not said what it is. */
+  get waitsForNames(): boolean {
+    const { control } = this.#plan;
+    return this.#present.some(
+      ({ number, drained }) => drained === null && control.identity(number) === "unknown",
+    );
   }
 
   get #present(): readonly Arrival[] {
@@ -102,6 +110,7 @@ export class Reception {
       number,
       connection,
       acceptedAt: performance.now(),
+      late: this.#plan.control.parties > 0,
       identity: "unknown",
       drained: null,
       ignored: false,

@@ -1,11 +1,14 @@
 import type { ImageMetadata } from "../formats/image/model.ts";
+import type { LibvirtFormat } from "../formats/libvirt/header.ts";
+import type { RamBlock } from "../formats/migration/summary.ts";
 import type { ChannelName, CheckedHow } from "./events.ts";
 
 /** A byte range of the file that restore reads. `offset` counts from the start of the file. */
 export interface UsedRange {
   /**
    * Of a stream image "superblock", "metadata", "index", "main" or "channel N"; of a mapped-ram file "stream", "pages of
-   * NAME", "map", "metadata", "checksums" or "footer".
+   * NAME", "map", "metadata", "checksums" or "footer"; of a stream of QEMU "stream"; of an image of libvirt "libvirt's
+   * header and XML" and what is inside.
    */
   readonly what: string;
   readonly offset: number;
@@ -39,7 +42,10 @@ export interface DestinationNeeds {
 }
 
 /** What `inspect` answers; `format` tells which. */
-export type ImageReport = StreamImageReport | MappedRamReport;
+export type ImageReport = RestorableReport | QemuStreamReport | LibvirtReport;
+
+/** Of what a VM can be restored from; what libvirt calls sparse has a MappedRamReport inside. */
+export type RestorableReport = StreamImageReport | MappedRamReport;
 
 /** An image of the streams as they came. */
 export interface StreamImageReport {
@@ -100,6 +106,69 @@ export interface MappedRamReport {
   /** Null while unsealed. */
   readonly metadata: ImageMetadata | null;
   readonly ranges: readonly UsedRange[];
+}
+
+/** What others wrote; these fields are here for those who look for a seal of ours. */
+interface ForeignReport {
+  readonly path: string;
+  readonly sealed: false;
+  readonly imageUuid: null;
+  readonly created: null;
+  readonly metadata: null;
+  readonly destination: null;
+  /** Where it starts in the file. */
+  readonly base: number;
+  /** From the base to the file's end. */
+  readonly bytes: number;
+  /** Bytes of QEMU's stream, compressed or not. */
+  readonly dataBytes: number;
+  readonly ranges: readonly UsedRange[];
+}
+
+/** A migration stream as QEMU sent it, without mapped-ram, in a file: of `migrate file:`, `exec:cat >FILE` and the like. */
+export interface QemuStreamReport extends ForeignReport {
+  readonly format: "qemu-stream";
+  /** Whether it is there to its end; "undecided" where it could not be followed. */
+  readonly verdict: "complete" | "incomplete" | "undecided";
+  /** What is wrong or in doubt, for people; empty when complete. */
+  readonly reasons: readonly string[];
+  /** Null when it is cut before it says so. */
+  readonly machine: string | null;
+  readonly pageSize: number;
+  /** Capabilities that must be on at the destination too. */
+  readonly capabilities: readonly string[];
+  /** Only of a VM that was saved with validate-uuid. */
+  readonly vmUuid: string | null;
+  readonly blocks: readonly RamBlock[];
+  /** Pages that came with their bytes, and as zero. Of a VM that ran, a page may count several times. */
+  readonly dataPages: number;
+  readonly zeroPages: number;
+  /** Names of the sections behind RAM; empty when it is not complete. */
+  readonly devices: readonly string[];
+}
+
+/** An image that libvirt saved a domain to: header, XML, and QEMU's stream behind. */
+export interface LibvirtReport extends ForeignReport {
+  readonly format: "libvirt";
+  /** Of libvirt's header: 1 or 2. */
+  readonly version: number;
+  readonly byteOrder: "little" | "big";
+  /** False: libvirt never finished it, and does not restore it. */
+  readonly complete: boolean;
+  /** Whether the domain ran when it was saved. */
+  readonly running: boolean;
+  /** How the stream is stored; `sparse` is mapped-ram, and the others but `raw` are compressed. */
+  readonly imageFormat: LibvirtFormat;
+  /** File offset of the stream. */
+  readonly streamOffset: number;
+  readonly vmUuid: string | null;
+  /** The domain, with everything that is secret in it. */
+  readonly xml: string;
+  readonly cookie: string | null;
+  /** What is inside; null when it is compressed, or cannot be read. */
+  readonly contents: QemuStreamReport | MappedRamReport | null;
+  /** Why it cannot be read. */
+  readonly problem: string | null;
 }
 
 export interface VerifyReport {

@@ -1,34 +1,36 @@
 import { randomUUID } from "node:crypto";
 import { type Address, parseAddress } from "../channels/address.ts";
-import type { Connection } from "../channels/handover.ts";
-import { Listener } from "../channels/listener.ts";
-import { type ImageMetadata, SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
 import { openTarget } from "../io/image-target/open.ts";
 import type { Target } from "../io/image-target/target.ts";
-import { ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
-import type { Drained, DrainTask } from "../pool/messages.ts";
-import { drainPlan } from "../pool/ring-plan.ts";
-import { DRAIN, RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
-import { throwIfAborted, whenAborted } from "./cancellation.ts";
-import type { CompletedEvent, RunEvent } from "./events.ts";
-import { imageFacts } from "./image-facts.ts";
+import { ControlBlock } from "../pool/control-block.ts";
+import type { TakenIn } from "../pool/messages.ts";
+import type { WorkerCode } from "../pool/run-pool.ts";
+import { throwIfAborted } from "./cancellation.ts";
+import type { CompletedEvent, ImageFacts } from "./events.ts";
+import { MappedFormat } from "./mapped-ram/format.ts";
 import { Meter } from "./meter.ts";
 import type { Log, SaveOptions } from "./options.ts";
-import { Reception } from "./reception.ts";
-import { describe, invalidate, seal } from "./seal.ts";
+import { type FormatMaker, intakeTask, type SaveFormat } from "./save-format.ts";
+import { describe } from "./seal.ts";
 import { decide } from "./seal-decision.ts";
 import { warnOfSharedRam } from "./shared-ram.ts";
 import { SILENT } from "./silent-log.ts";
 import { Space } from "./space.ts";
+import { StreamFormat } from "./stream-format.ts";
 import { drainedFigures } from "./streams.ts";
+import { takeIn } from "./take-in.ts";
 import { teller } from "./telling.ts";
-import { checkSaveOptions, DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
+import { checkSaveOptions } from "./validate.ts";
 
-/**
- * One save, from the listening socket to the published image.
- * @param code the drain task; another one lets tests put faults and delays below the data path
- */
-export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): Promise<CompletedEvent> {
+/** What a save does otherwise than its options say. */
+export interface SaveRunParts {
+  /** Another task than the format's own: lets tests put faults and delays below the data path. */
+  readonly code?: WorkerCode | undefined;
+  readonly makeFormat?: FormatMaker | undefined;
+}
+
+/** One save, from the listening socket to the published image. */
+export async function runSave(options: SaveOptions, parts: SaveRunParts = {}): Promise<CompletedEvent> {
   checkSaveOptions(options);
   const address = parseAddress(options.listen);
   throwIfAborted(options.signal);
@@ -39,7 +41,7 @@ export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): P
     directIo: options.directIo ?? "auto",
     onNote: (note) => log.warn({}, note),
   });
-  const run = new SaveRun(options, target, code, log);
+  const run = new SaveRun(options, target, parts, log);
   let completed: CompletedEvent;
   try {
     completed = await run.execute(address);
@@ -51,40 +53,43 @@ export async function runSave(options: SaveOptions, code: WorkerCode = DRAIN): P
   return completed;
 }
 
+const makeStream: FormatMaker = (parts) => new StreamFormat(parts);
+const makeMapped: FormatMaker = (parts) => new MappedFormat(parts);
+
 class SaveRun {
   readonly #options: SaveOptions;
   readonly #target: Target;
+  readonly #format: SaveFormat;
   readonly #code: WorkerCode;
   readonly #log: Log;
-  readonly #tell: (event: RunEvent) => void;
   readonly #control = new ControlBlock();
   readonly #meter = new Meter();
-  readonly #identity = { uuid: randomUUID(), createdMs: Date.now() };
   #published = false;
-  #warned = false;
 
-  constructor(options: SaveOptions, target: Target, code: WorkerCode, log: Log) {
+  constructor(options: SaveOptions, target: Target, { code, makeFormat }: SaveRunParts, log: Log) {
+    const make = makeFormat ?? (options.format === "mapped-ram" ? makeMapped : makeStream);
     this.#options = options;
     this.#target = target;
-    this.#code = code;
+    this.#format = make({
+      ...{ options, target, control: this.#control },
+      identity: { uuid: randomUUID(), createdMs: Date.now() },
+      describe: (streams, evidence) => describe(streams, evidence, options),
+    });
+    this.#code = code ?? this.#format.code;
     this.#log = log;
-    this.#tell = teller(options);
-    this.#control.claimed = SUPERBLOCK_BYTES;
   }
 
   async execute(address: Address): Promise<CompletedEvent> {
     const { signal } = this.#options;
-    const space = new Space(this.#target, this.#options, this.#log);
-    const drained = await this.#receive(address, space);
-    const { streams, evidence } = await decide(drained, this.#meter, this.#options);
+    const taken = await this.#receive(address);
+    const { streams, evidence } = await decide(taken, this.#meter, this.#options);
     throwIfAborted(signal);
     warnOfSharedRam(streams.main, this.#log);
-    const metadata = describe(streams, evidence, this.#options);
-    const superblock = await seal(this.#target, this.#identity, drained, metadata);
+    const image = await this.#format.seal(taken, streams, evidence);
     throwIfAborted(signal);
     this.#published = true;
     await this.#target.publish();
-    return this.#completed(drained, metadata, superblock);
+    return this.#completed(taken, image);
   }
 
   /** Removes what a failed run created; a sealed image that only missed its name is left to `publish`'s error. */
@@ -92,100 +97,31 @@ class SaveRun {
     if (!this.#published) await this.#target.discard();
   }
 
-  /** Accepts and drains the channels; socket, workers and connections are gone when it returns. */
-  async #receive(address: Address, space: Space): Promise<readonly Drained[]> {
+  #receive(address: Address): Promise<readonly TakenIn[]> {
+    const control = this.#control;
     const options = this.#options;
-    let pool: RunPool | null = null;
-    let listener: Listener | null = null;
-    const reception = new Reception({
-      control: this.#control,
-      channels: options.channels,
-      connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
-      stallTimeoutMs: options.stallTimeoutMs ?? 0,
-      prepare: () => this.#prepare(),
-      drain: (number, connection) => (pool as RunPool).run<Drained>(this.#task(number, connection)),
-      drainBacklog: async () => listener?.drainBacklog(),
-      refused: () => listener?.refused ?? 0,
-      onTick: () => {
-        space.noteRam(this.#control.ramBytes);
-        this.#progress(reception);
-        this.#warnOfReturnPath();
+    const space = new Space(this.#target, options, this.#log);
+    const { barriers } = this.#format;
+    return takeIn(
+      {
+        ...{ address, control, meter: this.#meter, code: this.#code, barriers },
+        prepare: () => this.#prepare(),
+        task: (number, connection) =>
+          this.#format.task(intakeTask(number, connection, this.#target, control.memory, options)),
+        onTick: () => space.noteRam(control.ramBytes),
       },
-      onIdentified: (channel) => {
-        this.#log.debug({ channel }, "channel connected");
-        this.#tell({ event: "channel", channel });
-      },
-      onIgnored: (connection) =>
-        this.#log.info({ connection }, "a connection closed without a word: ignored"),
-    });
-    const unwatch = whenAborted(options.signal, (error) => reception.fail(error));
-    try {
-      listener = await Listener.open(address, {
-        allowRemote: options.allowRemote ?? false,
-        allowUids: options.allowUids ?? [],
-        log: this.#log,
-        discardBacklog: options.discardBacklog ?? false,
-        onConnection: (connection) => reception.accept(connection),
-        onError: (error) => reception.fail(error),
-      });
-      // Its threads start while QEMU connects: listening does not wait for them.
-      pool = new RunPool(this.#code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1));
-      this.#tell({ event: "listening", address: listener.address });
-      return await reception.result;
-    } finally {
-      unwatch();
-      reception.close();
-      await listener?.close();
-      await pool?.close();
-    }
+      options,
+    );
   }
 
   async #prepare(): Promise<void> {
     if (this.#options.replace === true) this.#target.giveUpEarlier();
-    await invalidate(this.#target, this.#identity.uuid, this.#identity.createdMs);
+    await this.#format.prepare();
   }
 
-  #task(number: number, connection: Connection): DrainTask {
-    const { fd, base, directIo, capacity, sparse } = this.#target;
-    const { checksum, maxBytes, rate } = this.#options;
-    return {
-      connection: number,
-      socketFd: connection.workerFd,
-      image: { fd, base, directIo },
-      control: this.#control.memory,
-      ...drainPlan(number),
-      checksum: checksum !== "none",
-      sparse,
-      capacity,
-      maxBytes: maxBytes ?? null,
-      rate: rate ?? null,
-    };
-  }
-
-  #warnOfReturnPath(): void {
-    if (!this.#control.returnPath || this.#warned) return;
-    this.#warned = true;
-    const text =
-      "QEMU opened a return path and will wait at the end for an answer that a file cannot give: cancel the migration, switch the capability return-path off, and migrate again";
-    this.#log.warn({ channel: "main" }, text);
-  }
-
-  #progress(reception: Reception): void {
-    const channels = reception.arrivals.flatMap(({ identity, number }) =>
-      identity === "unknown" ? [] : { channel: identity, bytes: this.#control.moved(number) },
-    );
-    const event = this.#meter.sample(channels);
-    if (event !== null) this.#tell(event);
-  }
-
-  #completed(drained: readonly Drained[], metadata: ImageMetadata, superblock: Superblock): CompletedEvent {
-    const channels = drainedFigures(drained);
-    return {
-      event: "completed",
-      bytes: channels.reduce((sum, channel) => sum + channel.bytes, 0),
-      elapsedMs: this.#meter.elapsedMs,
-      image: imageFacts(this.#options.image, superblock, metadata, this.#target.directIo),
-      channels,
-    };
+  #completed(taken: readonly TakenIn[], image: ImageFacts): CompletedEvent {
+    const channels = drainedFigures(taken);
+    const bytes = channels.reduce((sum, channel) => sum + channel.bytes, 0);
+    return { event: "completed", bytes, elapsedMs: this.#meter.elapsedMs, image, channels };
   }
 }

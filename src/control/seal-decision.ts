@@ -1,7 +1,7 @@
 import { MultifdError } from "../errors.ts";
 import type { SealEvidence } from "../formats/image/model.ts";
 import { judgeCompleteness } from "../formats/migration/completeness.ts";
-import type { Drained } from "../pool/messages.ts";
+import type { TakenIn } from "../pool/messages.ts";
 import { cancelled } from "./cancellation.ts";
 import type { DrainedEvent } from "./events.ts";
 import type { Meter } from "./meter.ts";
@@ -19,7 +19,7 @@ export interface Decision {
  * or under hold when the manager says commit: a migration that was cancelled after its last byte looks complete too.
  */
 export async function decide(
-  drained: readonly Drained[],
+  drained: readonly TakenIn[],
   meter: Meter,
   options: SaveOptions,
 ): Promise<Decision> {

@@ -1,6 +1,6 @@
 import type { Channel } from "../formats/image/model.ts";
 import type { ChannelSummary, MainSummary, MultifdSummary } from "../formats/migration/summary.ts";
-import type { Drained } from "../pool/messages.ts";
+import type { TakenIn } from "../pool/messages.ts";
 import type { ChannelFigures } from "./events.ts";
 import { figures } from "./meter.ts";
 
@@ -26,7 +26,7 @@ export function waypoints(summary: ChannelSummary): Pick<Channel, "marks" | "tai
 }
 
 /** Main first, then the channels by id. */
-export function drainedFigures(drained: readonly Drained[]): ChannelFigures[] {
+export function drainedFigures(drained: readonly TakenIn[]): ChannelFigures[] {
   return drained
     .map(({ summary, activeMs }) =>
       figures(summary.kind === "main" ? "main" : summary.id, summary.bytes, activeMs),

@@ -22,6 +22,7 @@ export function checkSaveOptions(options: SaveOptions): void {
   checkInteger("channels", options.channels, 0, 255);
   checkInteger("expectBytes", options.expectBytes, 0);
   checkInteger("maxBytes", options.maxBytes, 1);
+  checkChoice("format", options.format, ["stream", "mapped-ram"]);
   checkChoice("checksum", options.checksum, ["crc32", "none"]);
   for (const [key, value] of Object.entries(options.meta ?? {})) {
     if (typeof value === "string" || value instanceof Uint8Array) continue;

@@ -62,7 +62,12 @@ export const writeAt: WriteAt = async (fd, data, position) => {
 export const readAt: ReadAt = (fd, into, position) => readAtLeast(fd, into, into.byteLength, position);
 
 /** Fills the first `needed` bytes of a buffer, and more of it where the file has more. */
-async function readAtLeast(fd: number, into: Uint8Array, needed: number, position: number): Promise<void> {
+export async function readAtLeast(
+  fd: number,
+  into: Uint8Array,
+  needed: number,
+  position: number,
+): Promise<void> {
   let done = 0;
   while (done < needed) {
     let got: number;

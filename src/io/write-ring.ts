@@ -1,4 +1,4 @@
-/** Takes over a full slot; resolves when the slot may be reused. `length` is below the slot's size only for the last one. */
+/** Takes over a full slot; resolves when the slot may be reused. `length` may be below the slot's size. */
 export type SubmitSlot = (slot: Uint8Array, length: number) => Promise<void>;
 
 /** Memory between a socket and the disk. */
@@ -9,7 +9,7 @@ export interface Ring {
   latest(bytes: number): Uint8Array;
   /** Takes note of bytes read into `space()`. False: stop reading until told to go on. */
   advance(bytes: number): boolean;
-  /** Writes what is left and waits for every write. To be called once reading has ended. */
+  /** Writes what is left and waits for every write. Nothing may be read meanwhile. */
   finish(): Promise<void>;
 }
 
@@ -69,16 +69,21 @@ export class WriteRing implements Ring {
 
   advance(bytes: number): boolean {
     this.#filled += bytes;
-    if (this.#filled < this.#current.byteLength) return true;
-    this.#launch(this.#current, this.#filled);
-    this.#current = this.#free.pop() as Uint8Array;
-    this.#filled = 0;
+    return this.#filled < this.#current.byteLength ? true : this.launch();
+  }
+
+  /** Writes the current slot though it is not full. False as for `advance`. */
+  launch(): boolean {
+    if (this.#filled > 0) {
+      this.#launch(this.#current, this.#filled);
+      this.#current = this.#free.pop() as Uint8Array;
+      this.#filled = 0;
+    }
     return this.#free.length > 0;
   }
 
   async finish(): Promise<void> {
-    if (this.#filled > 0) this.#launch(this.#current, this.#filled);
-    this.#filled = 0;
+    this.launch();
     await Promise.all(this.#writing);
   }
 

@@ -22,6 +22,9 @@ const CONNECTIONS = 5;
 const PREPARED = 6;
 const RETURN_PATH = 7;
 const IDENTIFIED = 8;
+const PARTIES = 9;
+const ARRIVALS = 10;
+const LAID_OUT = 11;
 const TAKEN = 16;
 const IDENTITY = TAKEN + MAX_CONNECTIONS;
 const SYNCS = IDENTITY + MAX_CONNECTIONS;
@@ -151,6 +154,50 @@ export class ControlBlock {
     return word === 1 ? "main" : word - 2;
   }
 
+  /** Save by pages: where every page goes is known. */
+  setLaidOut(): void {
+    Atomics.store(this.#words, LAID_OUT, 1);
+    this.ring();
+  }
+
+  get laidOut(): boolean {
+    return Atomics.load(this.#words, LAID_OUT) === 1;
+  }
+
+  /** Save by pages: main and all its channels are there, so that it is known who has to come to a barrier. */
+  setParties(count: number): void {
+    Atomics.store(this.#words, PARTIES, count);
+    this.ring();
+  }
+
+  /** 0 while it is not known. */
+  get parties(): number {
+    return Atomics.load(this.#words, PARTIES);
+  }
+
+  /**
+   * Save by pages: all that this connection carried up to its barrier number `count`, from 1, is written.
+   * Nobody passes a barrier before all have come to it, so that one sum tells of all barriers.
+   */
+  arriveAtBarrier(connection: number, count: number): void {
+    Atomics.store(this.#words, SYNCS + connection, count);
+    const arrivals = Atomics.add(this.#words, ARRIVALS, 1) + 1;
+    const { parties } = this;
+    // Only the last one wakes the others; before the parties are known, main itself is waited for.
+    if (parties === 0 || arrivals === parties * count) this.ring();
+  }
+
+  /** Barriers that a connection has come to. */
+  barriersReached(connection: number): number {
+    return Atomics.load(this.#words, SYNCS + connection);
+  }
+
+  /** Whether all have come to barrier number `count`. */
+  barrierOpen(count: number): boolean {
+    const { parties } = this;
+    return parties > 0 && Atomics.load(this.#words, ARRIVALS) >= parties * count;
+  }
+
   /** Restore: SYNC packets of a channel that were written to its socket whole. */
   setSyncsSent(connection: number, count: number): void {
     Atomics.store(this.#words, SYNCS + connection, count);
@@ -181,7 +228,7 @@ export class ControlBlock {
     return Atomics.load(this.#words, TAIL_SENT) === 1;
   }
 
-  /** Restore: everything is delivered; feeders that kept their connection open may end. */
+  /** Restore: everything is delivered; feeders that kept their connection open may end. Save: nothing is received any more. */
   setFinished(): void {
     Atomics.store(this.#words, FINISHED, 1);
     this.ring();

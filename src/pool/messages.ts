@@ -1,8 +1,10 @@
 import type { Failure } from "../errors.ts";
 import type { ChannelRecord, Extent } from "../formats/image/model.ts";
+import type { MappedLayout } from "../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../formats/mapped-ram/model.ts";
 import type { MainStep } from "../formats/mapped-ram/synthesis.ts";
-import type { ChannelSummary } from "../formats/migration/summary.ts";
+import type { ChannelSummary, MainSummary } from "../formats/migration/summary.ts";
+import type { RamMemory } from "./placing/ram-tables.ts";
 import type { RingPlan } from "./ring-plan.ts";
 
 /** What goes to a worker and comes back: plain data only. */
@@ -15,8 +17,8 @@ export interface BorrowedImage {
   readonly directIo: boolean;
 }
 
-/** Drain one of QEMU's connections into the image. */
-export interface DrainTask {
+/** Take one of QEMU's connections in. */
+export interface IntakeTask {
   /** Which connection of this run, in the order of accepting. */
   readonly connection: number;
   /** The worker's own descriptor of the connection, from the moment it says "taken". */
@@ -25,7 +27,6 @@ export interface DrainTask {
   readonly control: SharedArrayBuffer;
   readonly blockBytes: number;
   readonly slots: number;
-  readonly checksum: boolean;
   /** The image is a regular file: space can be reserved. */
   readonly sparse: boolean;
   /** Bytes that the image's device can hold, from the base; null where only the file system knows. */
@@ -34,16 +35,45 @@ export interface DrainTask {
   readonly rate: number | null;
 }
 
-/** What a drained connection left in the image. */
-export interface Drained {
+/** Drain a connection into extents of the image, as it comes. */
+export interface DrainTask extends IntakeTask {
+  readonly checksum: boolean;
+}
+
+/** Put the pages of a connection to their places in the image. */
+export interface PlaceTask extends IntakeTask {
+  readonly ram: RamMemory;
+  /** Which regions of the file are reserved (see Regions). */
+  readonly regions: SharedArrayBuffer;
+}
+
+/** What is known of a connection that was taken in. */
+export interface TakenIn {
   readonly summary: ChannelSummary;
+  /** Between the first and the last byte. */
+  readonly activeMs: number;
+}
+
+/** What a placed connection left beside its pages. */
+export interface Placed extends TakenIn {
+  /** Of main alone. */
+  readonly main: PlacedMain | null;
+}
+
+/** How the stream around the pages goes to the file. */
+export interface PlacedMain {
+  readonly layout: MappedLayout;
+  /** What stands behind the pages, on disk already. */
+  readonly tail: { readonly length: number; readonly crc32: number };
+}
+
+/** What a drained connection left in the image. */
+export interface Drained extends TakenIn {
   readonly blockBytes: number;
   readonly extents: readonly Extent[];
   /** End of the space claimed for the last extent; what lies behind its data is unused. */
   readonly claimedEnd: number;
   readonly checksums: Uint32Array | null;
-  /** Between the first and the last byte. */
-  readonly activeMs: number;
 }
 
 /** A connection to the destination, and how it is used. Main is connection 0 and channel i is connection i + 1. */
@@ -140,6 +170,23 @@ export type PagesWork =
 export interface PagesRead {
   /** Ranges that have pages. */
   readonly ranges: number;
+}
+
+/** Walk a migration stream of QEMU that lies in a file as it came. */
+export interface WalkTask {
+  /** Where its progress is counted. */
+  readonly connection: number;
+  readonly fd: number;
+  readonly control: SharedArrayBuffer;
+  /** Where it begins in the file, and its bytes. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface Walked {
+  readonly summary: MainSummary;
+  /** Pieces of 1 MiB that were read. */
+  readonly pieces: number;
 }
 
 /** Error classes do not survive between threads, so that a worker answers with data either way. */

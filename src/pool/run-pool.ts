@@ -12,12 +12,14 @@ export interface WorkerCode {
 }
 
 export const DRAIN: WorkerCode = { url: new URL("../../workers/drain.js", import.meta.url), name: "drain" };
+export const PLACE: WorkerCode = { url: new URL("../../workers/place.js", import.meta.url), name: "place" };
 export const FEED: WorkerCode = { url: new URL("../../workers/feed.js", import.meta.url), name: "feed" };
 export const SYNTHESISE: WorkerCode = {
   url: new URL("../../workers/synthesise.js", import.meta.url),
   name: "synthesise",
 };
 export const CHECK: WorkerCode = { url: new URL("../../workers/check.js", import.meta.url), name: "check" };
+export const WALK: WorkerCode = { url: new URL("../../workers/walk.js", import.meta.url), name: "walk" };
 export const PAGES: WorkerCode = { url: new URL("../../workers/pages.js", import.meta.url), name: "pages" };
 
 /** Far more than a thread needs to load its code, even on a busy machine. */

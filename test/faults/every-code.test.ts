@@ -41,6 +41,12 @@ const WAYS: { readonly [Code in Exclude<ErrorCode, QemuCode>]: () => Promise<Hel
   STREAM_INCOMPLETE: () => saved(tinyMigration().slice(1)),
   // The highest channel is missing, and nothing but the pages that nobody carried tells of it.
   STREAM_UNDECIDED: () => saved(tinyMigration(3, { extraRounds: 0 }).slice(0, 3)),
+  UNSUPPORTED_STREAM: () =>
+    saved(
+      tinyMigration(1, { compress: { flags: 0x08, payload: (pages) => Buffer.alloc(pages * 8, 1) } }),
+      "--format",
+      "mapped-ram",
+    ),
   ABORTED: async () => {
     const { helper } = await listening(image(), ["--hold"]);
     helper.closeStdin();

@@ -8,6 +8,9 @@ import { decodeMetadata, encodeMetadata } from "../../src/formats/image/metadata
 import type { Superblock } from "../../src/formats/image/model.ts";
 import { sealedRegions } from "../../src/formats/image/regions.ts";
 import { decodeSuperblock } from "../../src/formats/image/superblock.ts";
+import { decodeLibvirtData, encodeLibvirtStart } from "../../src/formats/libvirt/data-area.ts";
+import { domainUuid } from "../../src/formats/libvirt/domain-xml.ts";
+import { decodeLibvirtHeader, HEADER_BYTES } from "../../src/formats/libvirt/header.ts";
 import { ChannelWalker } from "../../src/formats/migration/channel-walker.ts";
 import { judgeCompleteness } from "../../src/formats/migration/completeness.ts";
 import type { ChannelSummary, MainSummary, MultifdSummary } from "../../src/formats/migration/summary.ts";
@@ -102,6 +105,22 @@ const vmdescription: Target = (input, random) => {
   return found !== null;
 };
 
+/** Texts come back as they were read, and everything lies within the file. */
+const libvirt: Target = (input) => {
+  const decoded = outcomeOf(() => {
+    const header = decodeLibvirtHeader(input, input.length);
+    return { header, data: decodeLibvirtData(header, input.subarray(HEADER_BYTES, header.streamOffset)) };
+  });
+  if (!("value" in decoded)) return false;
+  const { header, data } = decoded.value;
+  assert.ok(header.streamOffset <= input.length, "the stream begins behind the file");
+  domainUuid(data.xml);
+  const start = encodeLibvirtStart({ ...data, complete: true, running: header.running });
+  const again = decodeLibvirtHeader(start, start.length);
+  assert.deepEqual(decodeLibvirtData(again, start.subarray(HEADER_BYTES)), data);
+  return true;
+};
+
 function parsed(text: string): unknown {
   let value: { page_size?: unknown; devices?: unknown };
   try {
@@ -122,5 +141,6 @@ export const TARGETS: Readonly<Record<Exclude<Kind, "image">, Target>> = {
   metadata,
   superblock,
   vmdescription,
+  libvirt,
   ...MAPPED_TARGETS,
 };

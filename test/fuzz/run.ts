@@ -32,7 +32,7 @@ export interface FuzzReport {
 /** In this ratio: the walkers read what comes from outside first. */
 const CODECS = [
   ...["stream", "stream", "stream", "stream", "index", "index", "metadata", "superblock"],
-  ...["vmdescription", "vmdescription", "mapped", "mapped", "map", "footer"],
+  ...["vmdescription", "vmdescription", "mapped", "mapped", "map", "footer", "libvirt"],
 ] as readonly Exclude<keyof Corpus, "image">[];
 
 /** @throws whatever a target finds wrong, with the input as `cause` */

@@ -84,8 +84,9 @@ describeBothQemus("the plain readers find the guest's RAM", ({ seven, ten }) => 
   };
   for (const [name, setup] of Object.entries(setups)) {
     test(`in the streams of QEMU ${name}`, async () => {
-      const channels: Channels[] = [{ channels: 0 }, { channels: 3 }, { channels: 2, compression: "zlib" }];
-      for (const how of channels) {
+      const compressed = (["zlib", "zstd"] as const).map((compression) => ({ channels: 2, compression }));
+      const more: Channels[] = name === "10 as 7.2" ? [] : [{ channels: 0 }, ...compressed];
+      for (const how of [{ channels: 3 }, ...more]) {
         const source = await lab.source({ ...setup, ramBytes: RAM_BYTES });
         const found = await applied(source, how);
         await expectRam(source, found);
@@ -103,9 +104,9 @@ describeBothQemus("the plain readers find the guest's RAM", ({ seven, ten }) => 
       const source = await lab.source({ ...setup, ramBytes: RAM_BYTES, bootDisk });
       await source.vm.qmp.execute("cont");
       await untilPass(source.ram as RamFile, walked, 2);
-      const found = await applied(source, { channels: 4, livePasses: 3 });
+      const found = await applied(source, { channels: 4, livePasses: 2 });
       await expectRam(source, found);
-      expect(found.barriers).toBeGreaterThan(3);
+      expect(found.barriers).toBeGreaterThan(2);
     });
   }
 

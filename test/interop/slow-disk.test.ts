@@ -24,7 +24,9 @@ async function roundTrip(
 ): Promise<RamComparison> {
   const image = lab.file("vm.mfd");
   const source = await lab.source(from);
-  await lab.save(source, channels, { image, workers: 2 }, (options) => runSave(options, DELAYED_DRAIN));
+  await lab.save(source, channels, { image, workers: 2 }, (options) =>
+    runSave(options, { code: DELAYED_DRAIN }),
+  );
   const destination = await lab.restore(to, channels, image, (options) => runRestore(options, DELAYED_FEED));
   return compareFiles(source.ram?.path as string, destination.ram?.path as string);
 }
@@ -53,7 +55,7 @@ describeEachQemu("a disk that is slow at random, so that every ring runs full", 
     const image = lab.file("vm.mfd");
     const source = await lab.source(setup);
     await lab.save(source, { channels: 4 }, { image, workers: 2 }, (options) =>
-      runSave(options, NAIVE_DRAIN),
+      runSave(options, { code: NAIVE_DRAIN }),
     );
     await expect(verify({ image })).rejects.toMatchObject({ code: "IMAGE_DAMAGED" });
   });

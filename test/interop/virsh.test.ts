@@ -12,7 +12,7 @@ import { useVms } from "../support/vms.ts";
 const scratch = useScratch();
 
 describeWithLibvirt("a domain of a real libvirt", () => {
-  test("is found, commanded, given descriptors, saved over four channels and ended", async () => {
+  test("is found, commanded, given descriptors, saved over four channels, ended, and saved by libvirt", async () => {
     const found = await underLibvirt<VirshFindings>(scratch.directory);
 
     expect(found.none).toMatchObject({
@@ -52,6 +52,18 @@ describeWithLibvirt("a domain of a real libvirt", () => {
       code: "QEMU_FAILED",
       message: expect.stringContaining("domain is not running"),
     });
+
+    const { report, verified, xml, cookie, dumped, ours, restored } = found.byLibvirt;
+    expect(report).toMatchObject({
+      ...{ format: "libvirt", complete: true, running: false, imageFormat: "raw", version: 2, problem: null },
+      ...{ vmUuid: found.uuid, contents: { format: "qemu-stream", verdict: "complete", reasons: [] } },
+    });
+    expect(verified).toMatchObject({ checked: "structure only", bytes: report.dataBytes });
+    // virsh formats it anew, and fills in defaults.
+    expect(dumped.split("\n")).toEqual(expect.arrayContaining(xml.trim().split("\n")));
+    expect(cookie).toMatch(/^<cookie>/);
+    expect(ours).toBe(dumped);
+    expect(restored).toMatch(/^paused/);
   });
 });
 

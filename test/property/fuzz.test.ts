@@ -8,7 +8,17 @@ test("28,000 damaged inputs, 300 flipped bits and 600 forged images do no harm",
   const total = Object.values(report.tried).reduce((sum, { inputs }) => sum + inputs, 0);
   expect(total).toBe(28_900);
   // Inputs that are all refused at their first bytes would prove nothing.
-  const codecs = ["stream", "index", "metadata", "superblock", "vmdescription", "mapped", "map", "footer"];
+  const codecs = [
+    "stream",
+    "index",
+    "metadata",
+    "superblock",
+    "vmdescription",
+    "mapped",
+    "map",
+    "footer",
+    "libvirt",
+  ];
   for (const kind of [...codecs, "forged image"]) {
     expect(report.tried[kind]?.taken, `${kind}, seed ${seed}`).toBeGreaterThan(10);
   }

@@ -1,6 +1,6 @@
 import { Buffer } from "node:buffer";
-import { constants, deflateRawSync } from "node:zlib";
 import type { Random } from "./random.ts";
+import { type Compressor, compressorFor } from "./random-migration-compression.ts";
 import type { Send } from "./random-migration-pages.ts";
 import type { MigrationShape } from "./random-migration-shape.ts";
 import { initPacket } from "./stream-builder.ts";
@@ -8,8 +8,6 @@ import { initPacket } from "./stream-builder.ts";
 const PAGES_PER_PACKET = 128;
 const HEADER_BYTES = 1344;
 const SYNC = 0x01;
-const ZLIB = 0x02;
-const WINDOW = 32 * 1024;
 
 /** The streams of all channels, each cut behind its SYNCs: init packet and the first SYNC, then an epoch at a time, then what is left. */
 export function channelSteps(
@@ -71,16 +69,18 @@ class ChannelWriter {
   readonly #header = Buffer.alloc(HEADER_BYTES);
   /** Pieces between two SYNCs. */
   readonly #steps: Buffer[][];
-  /** The last of what was compressed, which later packets refer to; null: nothing was. */
-  #window: Buffer | null = null;
+  readonly #compressor: Compressor;
 
   constructor(id: number, uuid: string, shape: MigrationShape, random: Random) {
     this.#shape = shape;
     this.#random = random;
     this.#steps = [[initPacket(id, uuid)]];
+    this.#compressor = compressorFor(shape);
   }
 
+  /** To be called once, at the end. */
   steps(): Buffer[] {
+    this.#compressor.end();
     return this.#steps.map((pieces) => Buffer.concat(pieces));
   }
 
@@ -102,8 +102,8 @@ class ChannelWriter {
     const header = this.#header;
     const sorted = old ? pages : zeroPagesLast(pages);
     const normal = sorted.flatMap(({ data }) => (data === null ? [] : [data]));
-    const payload = normal.length === 0 ? null : this.#payload(Buffer.concat(normal));
-    const method = this.#shape.compression === "zlib" && pages.length > 0 ? ZLIB : 0;
+    const payload = normal.length === 0 ? null : this.#compressor.write(Buffer.concat(normal));
+    const method = pages.length > 0 ? this.#compressor.method : 0;
     if (!old) header.fill(0);
     header.writeUInt32BE(0x1122_3344, 0);
     header.writeUInt32BE(1, 4);
@@ -125,16 +125,6 @@ class ChannelWriter {
     if (old && this.#random.integer(4) === 0)
       return numbers.next + this.#random.integer(3) - (numbers.next > 0 ? 1 : 0);
     return numbers.next++;
-  }
-
-  /** zlib: a stretch of the channel's one stream, up to a sync flush. */
-  #payload(raw: Buffer): Buffer {
-    if (this.#shape.compression === "none") return raw;
-    const before = this.#window;
-    const options = { level: 1, finishFlush: constants.Z_SYNC_FLUSH };
-    const deflated = deflateRawSync(raw, before === null ? options : { ...options, dictionary: before });
-    this.#window = Buffer.concat([before ?? Buffer.alloc(0), raw]).subarray(-WINDOW);
-    return before === null ? Buffer.concat([Buffer.from([0x78, 0x01]), deflated]) : deflated;
   }
 }
 

@@ -13,69 +13,66 @@ export interface MainSteps {
   readonly rest: Buffer;
 }
 
-/** The main stream for these epochs: START with the first barrier, then an epoch and a barrier at a time. */
-export function mainSteps(
-  shape: MigrationShape,
-  epochs: readonly (readonly Send[])[],
-  uuid: string,
-  random: Random,
-): MainSteps {
-  const machine = { "7.2": "pc-q35-7.2", "10": "pc-q35-10.0", "10 as 8.0": "pc-q35-8.0" }[shape.style];
-  const ramId = 1 + random.integer(4);
-  const writer = new MainWriter();
-  writer.put(
-    wire.configuration({
-      machine,
-      ...(random.integer(4) === 0 ? { pageBits: 12 } : {}),
-      ...(shape.validateUuid ? { uuid } : {}),
-    }),
-  );
-  const openReturnPath = [wire.command(1), wire.command(2, wire.be32(1))];
-  if (shape.returnPath) for (const command of openReturnPath) writer.put(command);
-  const blocks = shape.blocks.map(({ name, pages }) => ({ name, bytes: pages * wire.PAGE_BYTES }));
-  const switchover = shape.style === "10" && !shape.background ? wire.command(11) : null;
+type Epochs = readonly (readonly Send[])[];
 
+/** The main stream for these epochs: START with the first barrier, then an epoch and a barrier at a time. */
+export function mainSteps(shape: MigrationShape, epochs: Epochs, uuid: string, random: Random): MainSteps {
+  const machine = { "7.2": "pc-q35-7.2", "10": "pc-q35-10.0", "10 as 8.0": "pc-q35-8.0" }[shape.style];
+  const pageBits = random.integer(4) === 0 ? { pageBits: 12 } : {};
+  const writer = new MainWriter();
+  writer.put(wire.configuration({ machine, ...pageBits, ...(shape.validateUuid ? { uuid } : {}) }));
+  const openReturnPath = shape.returnPath ? [wire.command(1), wire.command(2, wire.be32(1))] : [];
+  for (const command of openReturnPath) writer.put(command);
+
+  const ramId = 1 + random.integer(4);
+  const switchover = shape.style === "10" && !shape.background ? wire.command(11) : null;
   const sections = new RamSections(writer, ramId, switchover, !shape.background);
   // 8.1 sends MULTIFD_FLUSH even without multifd.
   const flushes = shape.channels > 0 || (!shape.background && random.integer(4) === 0);
   const modern = shape.style === "10" && flushes;
-  const sends = epochs.map((epoch) => epoch.filter((send) => shape.channels === 0 || onMain(send, shape)));
+  const blocks = shape.blocks.map(({ name, pages }) => ({ name, bytes: pages * wire.PAGE_BYTES }));
   sections.start(wire.blockList(blocks), modern);
-  if (modern) {
-    const breaks = random.pick([0, 0.01, 0.2]);
-    // What is left at the stop travels in END; there may be nothing left.
-    const left = random.integer(2);
-    for (const [n, epoch] of sends.entries()) {
-      const inEnd = n + left === sends.length;
-      if (inEnd || n === 0 || random.integer(2) === 0) sections.open(inEnd);
-      for (const send of epoch) {
-        if (!inEnd && random.fraction() < breaks) sections.open(false);
-        sections.record(send, random);
-      }
-      sections.flush();
-    }
-    if (left === 0) sections.open(true);
-    sections.close();
-  } else {
-    for (const [n, epoch] of sends.entries()) {
-      sections.open(n === sends.length - 1);
-      for (const send of epoch) sections.record(send, random);
-    }
-    sections.close();
-  }
+  const records = epochs.map((epoch) => epoch.filter((send) => onMain(send, shape)));
+  if (modern) putModern(sections, records, random);
+  else putLegacy(sections, records, random);
+
   const rest = randomRest(random, ramId);
   writer.put(rest);
-  const commands = [...(shape.returnPath ? openReturnPath : []), ...sections.commands];
-  return {
-    machine,
-    commands: commands.map((command) => command.subarray(1).toString("hex")),
-    steps: writer.steps(),
-    rest,
-  };
+  const commands = [...openReturnPath, ...sections.commands].map((bytes) =>
+    bytes.subarray(1).toString("hex"),
+  );
+  return { machine, commands, steps: writer.steps(), rest };
 }
 
-function onMain({ data }: Send, { zeroPages }: MigrationShape): boolean {
-  return data === null && zeroPages === "legacy";
+/** Every section is an epoch. */
+function putLegacy(sections: RamSections, epochs: Epochs, random: Random): void {
+  for (const [n, epoch] of epochs.entries()) {
+    sections.open(n === epochs.length - 1);
+    for (const send of epoch) sections.record(send, random);
+  }
+  sections.close();
+}
+
+/** Epochs and sections begin where they like. */
+function putModern(sections: RamSections, epochs: Epochs, random: Random): void {
+  const breaks = random.pick([0, 0.01, 0.2]);
+  // What is left at the stop travels in END; there may be nothing left.
+  const left = random.integer(2);
+  for (const [n, epoch] of epochs.entries()) {
+    const inEnd = n + left === epochs.length;
+    if (inEnd || n === 0 || random.integer(2) === 0) sections.open(inEnd);
+    for (const send of epoch) {
+      if (!inEnd && random.fraction() < breaks) sections.open(false);
+      sections.record(send, random);
+    }
+    sections.flush();
+  }
+  if (left === 0) sections.open(true);
+  sections.close();
+}
+
+function onMain({ data }: Send, { channels, zeroPages }: MigrationShape): boolean {
+  return channels === 0 || (data === null && zeroPages === "legacy");
 }
 
 /** Collects bytes, and knows where barriers are. */

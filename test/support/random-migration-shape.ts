@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import { hasZstd } from "./plain-reader/zstd.ts";
 
 /**
  * What a random migration is like. All further choices follow from the seed, so that a counterexample of fast-check is
@@ -23,7 +24,7 @@ export interface MigrationShape {
   /** Some pages are never sent, as a guest with a balloon has it. */
   readonly unsent: boolean;
   /** multifd-compression; without channels it means nothing. */
-  readonly compression: "none" | "zlib";
+  readonly compression: "none" | "zlib" | "zstd";
   readonly returnPath: boolean;
   /** The configuration names the UUID (validate-uuid). */
   readonly validateUuid: boolean;
@@ -59,7 +60,7 @@ const anyShape = fc.record<MigrationShape>({
   passes: fc.integer({ min: 1, max: 4 }),
   scattered: fc.boolean(),
   unsent: fc.boolean(),
-  compression: fc.constantFrom("none", "none", "zlib"),
+  compression: fc.constantFrom("none", "none", "zlib", hasZstd ? "zstd" : "zlib"),
   returnPath: fc.boolean(),
   validateUuid: fc.boolean(),
   background: fc.boolean(),

@@ -6,6 +6,7 @@ import { libvirtHome } from "../../src/qmp/libvirt-home.ts";
 import type { Monitor } from "../../src/qmp/monitor.ts";
 import { connectVirsh } from "../../src/qmp/virsh.ts";
 import { LIBVIRT_QEMU } from "./private-libvirt.ts";
+import { type LibvirtSaves, saveByLibvirt } from "./virsh-saves.ts";
 
 /** What the driver found out, for the test to judge. Failures are code and message. */
 export interface VirshFindings {
@@ -29,6 +30,7 @@ export interface VirshFindings {
   readonly driven: { readonly qemuVersion: string | null; readonly channels: number; readonly state: string };
   readonly afterQuit: string;
   readonly gone: Failure;
+  readonly byLibvirt: LibvirtSaves;
 }
 
 export interface Failure {
@@ -138,6 +140,7 @@ try {
     afterSave: virsh("domstate", DOMAIN, "--reason"),
     driven: await drive(monitor),
     ...(await end(monitor)),
+    byLibvirt: await saveAnew(),
   };
   console.log(JSON.stringify(findings));
 } finally {
@@ -156,6 +159,11 @@ async function drive(monitor: Monitor): Promise<VirshFindings["driven"]> {
     channels: metadata?.multifdChannels ?? 0,
     state: virsh("domstate", DOMAIN, "--reason"),
   };
+}
+
+async function saveAnew(): Promise<LibvirtSaves> {
+  virsh("start", DOMAIN);
+  return await saveByLibvirt(virsh, DOMAIN, directory);
 }
 
 async function end(monitor: Monitor): Promise<Pick<VirshFindings, "afterQuit" | "gone">> {

@@ -101,7 +101,8 @@ test("while one channel is not read, nothing behind its next SYNC comes on any",
   const step = STEPS[1]?.findIndex((bytes) => bytes.length > 2 ** 20) ?? -1;
   expect(step).toBeGreaterThan(0);
   const { streams, sending } = await accepting(migration);
-  const [, slow, ...others] = streams as [Stream, Stream, ...Stream[]];
+  const [main, slow, ...rest] = streams as [Stream, Stream, ...Stream[]];
+  const others = [main, ...rest];
   await Promise.all(others.map((stream) => stream.until(upTo(STEPS[stream.number] ?? [], step))));
   const more = others.map((stream) => stream.until(upTo(STEPS[stream.number] ?? [], step) + 1));
   for (let turn = 0; turn < 200; turn++) await nextTurn();

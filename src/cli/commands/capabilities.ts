@@ -41,6 +41,7 @@ const FEATURES = [
   "expect-bytes",
   "hold",
   "image-fd",
+  "inspect-xml",
   "launch",
   "live",
   "mapped-restore",

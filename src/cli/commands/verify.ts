@@ -10,7 +10,8 @@ const EXAMPLE = `
 Example:
   multifd-helper verify vm.mfd && echo intact
 
-An image saved with --checksum none has only its structure to check; the answer says so.`;
+An image saved with --checksum none, and one that QEMU or libvirt wrote by itself, has only its structure to check; the
+answer says so.`;
 
 export function addVerifyCommand(program: Command, output: Output): void {
   addRunOptions(program.command("verify"))
@@ -31,5 +32,6 @@ function completedEvent({ bytes, elapsedMs, path, checked, blocks }: VerifyRepor
 
 function verifiedSentence({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): string {
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
-  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks intact after ${formatDuration(elapsedMs)} (${rate}); checked: ${checked}.`;
+  const found = checked === "structure only" ? "whole, as far as that tells," : "intact";
+  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks ${found} after ${formatDuration(elapsedMs)} (${rate}); checked: ${checked}.`;
 }

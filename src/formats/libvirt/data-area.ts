@@ -9,7 +9,7 @@ const ROOM_BYTES: number = 64 * 1024;
 
 /** What stands between libvirt's header and the stream. */
 export interface LibvirtData {
-  /** The domain, as `virsh save-image-dumpxml` shows it. */
+  /** The domain, with its passwords; `virsh save-image-dumpxml` shows it formatted anew. */
   readonly xml: string;
   /** What libvirt wants to know of the domain besides, its CPU for one; null in images of older libvirts. */
   readonly cookie: string | null;

@@ -68,6 +68,9 @@ export class RamMap implements RamSections {
     return null;
   }
 
+  /** Told from what is missing: see MappedStreamWalker. */
+  endsWithoutEnd(): void {}
+
   *#walkBlock(missing: number): Steps<MappedBlock> {
     const input = this.#input;
     const at = input.offset;

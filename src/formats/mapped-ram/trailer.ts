@@ -28,6 +28,7 @@ export interface BuiltTrailer {
 /**
  * Builds the trailer, and opens it as a reader would before handing it out.
  * @param sums CRC-32 of each range of each block, big-endian; empty without checksums
+ * @param footerAt where the footer must lie, on a device; null: right behind the rest
  * @throws MultifdError USAGE (metadata too large), INTERNAL (it breaks a rule of the format)
  */
 export function buildTrailer(
@@ -36,6 +37,7 @@ export function buildTrailer(
   metadata: ImageMetadata,
   map: RamMapTable,
   sums: Uint8Array,
+  footerAt: number | null = null,
 ): BuiltTrailer {
   const parts = [encodeMap(map), encodeMetadata(metadata), sums] as const;
   let at = alignUp(stream.end);
@@ -44,6 +46,10 @@ export function buildTrailer(
     at += alignUp(bytes.length);
     return region;
   }) as [Region, Region, Region];
+  if (footerAt !== null && footerAt < at) {
+    const text = `the image does not fit: it needs ${at + FOOTER_BYTES - stream.base} bytes; use a larger device`;
+    throw new MultifdError("NO_SPACE", text, { needed: at + FOOTER_BYTES - stream.base });
+  }
   const seal: Seal = {
     base: stream.base,
     streamEnd: stream.end,
@@ -51,7 +57,7 @@ export function buildTrailer(
     map: mapRegion,
     metadata: metadataRegion,
     sums: sumsRegion,
-    imageEnd: at + FOOTER_BYTES,
+    imageEnd: (footerAt ?? at) + FOOTER_BYTES,
   };
   try {
     checkSeal(seal, stream.base, seal.imageEnd);

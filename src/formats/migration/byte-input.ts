@@ -4,6 +4,9 @@ import { Buffer } from "node:buffer";
 const CARRY_BYTES = 2048;
 const NOTHING = Buffer.alloc(0);
 
+/** Takes bytes that were read or skipped; they are only lent for the call. */
+export type Keep = (bytes: Uint8Array) => void;
+
 /** A parser written top to bottom: it yields whenever it needs bytes that have not arrived yet. */
 export type Steps<T = void> = Generator<void, T, void>;
 
@@ -19,6 +22,8 @@ export class ByteInput {
   #run: Buffer = NOTHING;
   #runAt = 0;
   #fed = 0;
+  #wanted = 0;
+  #keep: Keep | null = null;
 
   /** Offset in the stream of the next unread byte. */
   get offset(): number {
@@ -28,6 +33,16 @@ export class ByteInput {
   /** Bytes seen so far, read or not: what is fed next stands here. */
   get fed(): number {
     return this.#fed;
+  }
+
+  /** How many bytes more the reader waits for, after it found that they are not here. */
+  get wanted(): number {
+    return this.#wanted;
+  }
+
+  /** From here on all that is consumed, skipped or drained is handed to `keep` as well; null: no more. */
+  keepWith(keep: Keep | null): void {
+    this.#keep = keep;
   }
 
   feed(chunk: Uint8Array): void {
@@ -58,7 +73,8 @@ export class ByteInput {
     }
     this.#run = this.#carry;
     this.#runAt = 0;
-    return this.#carried >= count;
+    this.#wanted = Math.max(0, count - this.#carried);
+    return this.#wanted === 0;
   }
 
   u8(at: number): number {
@@ -95,6 +111,7 @@ export class ByteInput {
 
   /** Moves on by `count` bytes that ready() has confirmed. */
   consume(count: number): void {
+    this.#keep?.(this.#run.subarray(this.#runAt, this.#runAt + count));
     if (this.#carried === 0) {
       this.#at += count;
       return;
@@ -116,15 +133,21 @@ export class ByteInput {
       return carried + this.skip(count - carried);
     }
     const skipped = Math.min(count, this.#chunk.length - this.#at);
+    this.#keep?.(this.#chunk.subarray(this.#at, this.#at + skipped));
     this.#at += skipped;
+    this.#wanted = count - skipped;
     return skipped;
   }
 
   /** Hands every unread byte to `take`, with the stream offset of the first one of each piece. */
   drain(take: (bytes: Buffer, offset: number) => void): void {
-    if (this.#carried > 0) take(this.#carry.subarray(0, this.#carried), this.offset);
+    const give = (bytes: Buffer): void => {
+      this.#keep?.(bytes);
+      take(bytes, this.offset);
+    };
+    if (this.#carried > 0) give(this.#carry.subarray(0, this.#carried));
     this.#carried = 0;
-    if (this.#at < this.#chunk.length) take(this.#chunk.subarray(this.#at), this.offset);
+    if (this.#at < this.#chunk.length) give(this.#chunk.subarray(this.#at));
     this.#at = this.#chunk.length;
   }
 }
@@ -133,24 +156,34 @@ export class ByteInput {
 export class ResumableParser {
   readonly #input: ByteInput;
   readonly #steps: Steps<unknown>;
+  readonly #held: () => boolean;
   #failure: { readonly error: unknown } | null = null;
   #done = false;
 
-  constructor(input: ByteInput, steps: Steps<unknown>) {
+  /** @param held whether the parser yields although it has bytes, because what they are for must wait */
+  constructor(input: ByteInput, steps: Steps<unknown>, held: () => boolean = () => false) {
     this.#input = input;
     this.#steps = steps;
+    this.#held = held;
   }
 
+  /** While the parser is held afterwards, the chunk must stay as it is, and `resume` comes before the next one. */
   push(chunk: Uint8Array): void {
     this.rethrow();
     this.#input.feed(chunk);
+    this.resume();
+  }
+
+  /** Goes on with the rest of the last chunk when the parser is held no longer. */
+  resume(): void {
+    this.rethrow();
     try {
       this.#done = this.#steps.next().done ?? false;
     } catch (error) {
       this.#failure = { error };
       throw error;
     } finally {
-      this.#input.release();
+      if (!this.#held()) this.#input.release();
     }
   }
 

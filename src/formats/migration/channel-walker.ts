@@ -2,6 +2,8 @@ import { Buffer } from "node:buffer";
 import { MultifdError } from "../../errors.ts";
 import { MainWalker } from "./main-stream.ts";
 import { MultifdWalker } from "./multifd-packet.ts";
+import type { PacketSink } from "./packet-sink.ts";
+import type { RecordSink } from "./record-sink.ts";
 import type { ChannelSummary, Walker } from "./summary.ts";
 import { MAIN_MAGIC, MULTIFD_MAGIC, protocolError } from "./wire.ts";
 
@@ -12,11 +14,28 @@ export type ChannelIdentity =
 
 const MAGIC_BYTES = 4;
 
+/** Who wants the pages of a connection, whichever kind it is. */
+export interface PageSinks {
+  readonly packets: PacketSink;
+  readonly records: RecordSink;
+}
+
 /** Finds out what an accepted connection is and walks it accordingly. */
 export class ChannelWalker implements Walker<ChannelSummary> {
   readonly #magic = Buffer.alloc(MAGIC_BYTES);
+  readonly #sinks: PageSinks | null;
   #magicSeen = 0;
   #walker: MainWalker | MultifdWalker | null = null;
+
+  constructor(sinks: PageSinks | null = null) {
+    this.#sinks = sinks;
+  }
+
+  /** How many bytes the next thing of a channel that can be read lacks; of main, where all can be read, 0. */
+  get wanted(): number {
+    if (this.#walker === null) return MAGIC_BYTES - this.#magicSeen;
+    return this.#walker instanceof MultifdWalker ? this.#walker.wanted : 0;
+  }
 
   /** null until enough bytes have passed. */
   get identity(): ChannelIdentity | null {
@@ -41,7 +60,7 @@ export class ChannelWalker implements Walker<ChannelSummary> {
     this.#magic.set(head, this.#magicSeen);
     this.#magicSeen += head.length;
     if (this.#magicSeen < MAGIC_BYTES) return;
-    this.#walker = walkerFor(this.#magic);
+    this.#walker = walkerFor(this.#magic, this.#sinks);
     this.#walker.push(this.#magic);
     this.#walker.push(chunk.subarray(head.length));
   }
@@ -53,10 +72,10 @@ export class ChannelWalker implements Walker<ChannelSummary> {
   }
 }
 
-function walkerFor(magic: Buffer): MainWalker | MultifdWalker {
+function walkerFor(magic: Buffer, sinks: PageSinks | null): MainWalker | MultifdWalker {
   const word = magic.readUInt32BE(0);
-  if (word === MAIN_MAGIC) return new MainWalker();
-  if (word === MULTIFD_MAGIC) return new MultifdWalker();
+  if (word === MAIN_MAGIC) return new MainWalker(sinks?.records);
+  if (word === MULTIFD_MAGIC) return new MultifdWalker(sinks?.packets);
   // A TLS record of type handshake (22), version 3.x.
   if (magic[0] === 0x16 && magic[1] === 0x03) {
     throw new MultifdError(

@@ -45,6 +45,7 @@ export function* walkConfiguration(input: ByteInput, facts: MainFacts): Steps<st
   }
   facts.machine = machine;
   input.consume(length);
+  facts.subsections = input.offset;
 
   for (;;) {
     while (!input.ready(1)) yield;

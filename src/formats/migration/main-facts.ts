@@ -4,6 +4,8 @@ import { PAGE_SIZE } from "./wire.ts";
 /** What the walk of the main channel has gathered so far. */
 export class MainFacts {
   machine: string | null = null;
+  /** Offset behind the machine type, where the configuration's subsections begin. */
+  subsections = 0;
   pageSize: number = PAGE_SIZE;
   capabilities: string[] = [];
   uuid: string | null = null;

@@ -2,6 +2,7 @@ import { ByteInput, ResumableParser, type Steps } from "./byte-input.ts";
 import { MAPPED_RAM, walkConfiguration } from "./configuration.ts";
 import { MainFacts } from "./main-facts.ts";
 import { RamRecords } from "./ram-records.ts";
+import type { RecordSink } from "./record-sink.ts";
 import { walkSections } from "./sections.ts";
 import type { MainSummary, RamBlock, Walker } from "./summary.ts";
 import { TailFinder } from "./tail-finder.ts";
@@ -17,7 +18,13 @@ export class MainWalker implements Walker<MainSummary> {
   readonly #input = new ByteInput();
   readonly #facts = new MainFacts();
   readonly #tail = new TailFinder();
-  readonly #parser = new ResumableParser(this.#input, walkMain(this.#input, this.#facts, this.#tail));
+  readonly #parser: ResumableParser;
+
+  /** @param sink told of the RAM, where somebody wants it */
+  constructor(sink: RecordSink | null = null) {
+    const steps = walkMain(this.#input, this.#facts, this.#tail, sink);
+    this.#parser = new ResumableParser(this.#input, steps, () => sink?.held ?? false);
+  }
 
   /** Machine type; null until it has passed. */
   get machine(): string | null {
@@ -34,8 +41,14 @@ export class MainWalker implements Walker<MainSummary> {
     return this.#facts.returnPath;
   }
 
+  /** While the sink is held afterwards, the chunk must stay as it is, and `resume` comes before the next one. */
   push(chunk: Uint8Array): void {
     this.#parser.push(chunk);
+  }
+
+  /** Goes on with the rest of the last chunk when the sink is held no longer. */
+  resume(): void {
+    this.#parser.resume();
   }
 
   finish(): MainSummary {
@@ -71,12 +84,21 @@ export class MainWalker implements Walker<MainSummary> {
   }
 }
 
-function* walkMain(input: ByteInput, facts: MainFacts, tail: TailFinder): Steps<never> {
+function* walkMain(
+  input: ByteInput,
+  facts: MainFacts,
+  tail: TailFinder,
+  sink: RecordSink | null,
+): Steps<never> {
+  if (sink !== null) input.keepWith((bytes) => sink.rest(bytes));
   const reason =
     (yield* walkConfiguration(input, facts)) ??
     mappedRam(facts) ??
-    (yield* walkSections(input, facts, new RamRecords(input, facts)));
-  if (reason !== null) facts.abandonRam(reason);
+    (yield* walkSections(input, facts, new RamRecords(input, facts, sink)));
+  if (reason !== null) {
+    sink?.lost(reason);
+    facts.abandonRam(reason);
+  }
   for (;;) {
     input.drain((bytes, offset) => tail.scan(bytes, offset));
     yield;

@@ -1,4 +1,5 @@
 import { ByteInput, ResumableParser, type Steps } from "./byte-input.ts";
+import { type PacketSink, PacketView } from "./packet-sink.ts";
 import type { Compression, MultifdSummary, Walker } from "./summary.ts";
 import { hexWord, MULTIFD_MAGIC, PAGE_SIZE, protocolError, SYNC_LIMIT, uuidText } from "./wire.ts";
 
@@ -56,6 +57,7 @@ interface Tally {
 /** Walks one multifd channel: constant work for each packet, nothing allocated for it, no payload looked at. */
 export class MultifdWalker implements Walker<MultifdSummary> {
   readonly #input = new ByteInput();
+  readonly #parser: ResumableParser;
   readonly #tally: Tally = {
     id: null,
     uuid: null,
@@ -67,7 +69,16 @@ export class MultifdWalker implements Walker<MultifdSummary> {
     deviceStatePackets: 0,
     compression: null,
   };
-  readonly #parser = new ResumableParser(this.#input, walkChannel(this.#input, this.#tally));
+
+  /** @param sink told of every packet, where somebody wants the pages */
+  constructor(sink: PacketSink | null = null) {
+    this.#parser = new ResumableParser(this.#input, walkChannel(this.#input, this.#tally, sink));
+  }
+
+  /** How many bytes the next thing that can be read lacks: never beyond the end of a header or a payload. */
+  get wanted(): number {
+    return this.#input.wanted;
+  }
 
   /** Channel number; null until the init packet has passed. */
   get id(): number | null {
@@ -95,7 +106,8 @@ export class MultifdWalker implements Walker<MultifdSummary> {
   }
 }
 
-function* walkChannel(input: ByteInput, tally: Tally): Steps<never> {
+function* walkChannel(input: ByteInput, tally: Tally, sink: PacketSink | null): Steps<never> {
+  const view = new PacketView(input);
   while (!input.ready(INIT_BYTES)) yield;
   readInit(input, tally);
   input.consume(INIT_BYTES);
@@ -108,14 +120,22 @@ function* walkChannel(input: ByteInput, tally: Tally): Steps<never> {
     while (!input.ready(headerBytes)) yield;
     const payloadBytes =
       flags === FLAG_DEVICE_STATE ? readDeviceState(input, tally) : readPages(input, tally, flags);
+    if (sink !== null) tellPacket(sink, view, flags, payloadBytes);
     input.consume(headerBytes);
     // Not skipBytes(): delegating to a generator would allocate one for each packet.
     for (let left = payloadBytes - input.skip(payloadBytes); left > 0; left -= input.skip(left)) yield;
     tally.packets += 1;
     tally.boundary = input.offset;
     // 7.2 merges SYNC with data: the pages come first, so the SYNC takes effect behind the payload.
-    if ((flags & FLAG_SYNC) !== 0) noteSync(input, tally);
+    const sync = (flags & FLAG_SYNC) !== 0;
+    if (sync) noteSync(input, tally);
+    sink?.end(sync ? tally.syncEnds.length : null);
   }
+}
+
+function tellPacket(sink: PacketSink, view: PacketView, flags: number, payloadBytes: number): void {
+  if (flags === FLAG_DEVICE_STATE) sink.deviceState();
+  else sink.pages(view, METHOD_NAMES.get(flags & METHOD_MASK) ?? "none", payloadBytes);
 }
 
 function noteSync(input: ByteInput, tally: Tally): void {

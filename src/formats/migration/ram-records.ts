@@ -1,6 +1,7 @@
 import { type ByteInput, type Steps, skipBytes } from "./byte-input.ts";
 import type { MainFacts } from "./main-facts.ts";
 import { walkBlockList } from "./ram-list.ts";
+import type { RecordSink } from "./record-sink.ts";
 import type { RamSections } from "./sections.ts";
 import type { RamBlock } from "./summary.ts";
 import { hexWord, protocolError, SYNC_LIMIT } from "./wire.ts";
@@ -27,17 +28,23 @@ const COMPRESS_SLACK = 64;
 export class RamRecords implements RamSections {
   readonly #input: ByteInput;
   readonly #facts: MainFacts;
+  readonly #sink: RecordSink | null;
   #blocks: ReadonlyMap<string, RamBlock> = new Map();
   #block: RamBlock | null = null;
 
-  constructor(input: ByteInput, facts: MainFacts) {
+  constructor(input: ByteInput, facts: MainFacts, sink: RecordSink | null = null) {
     this.#input = input;
     this.#facts = facts;
+    this.#sink = sink;
   }
 
   *start(): Steps<string | null> {
+    this.#input.keepWith(null);
     yield* walkBlockList(this.#input, this.#facts);
-    this.#blocks = new Map((this.#facts.ramBlocks ?? []).map((block) => [block.name, block]));
+    const { ramBlocks, pageSize, capabilities, subsections } = this.#facts;
+    const blocks = ramBlocks ?? [];
+    this.#blocks = new Map(blocks.map((block) => [block.name, block]));
+    this.#sink?.listed({ blocks, pageSize, capabilities, subsections });
     yield* this.#chooseBarrierMode();
     return yield* this.walk();
   }
@@ -53,10 +60,25 @@ export class RamRecords implements RamSections {
   }
 
   *walk(): Steps<string | null> {
+    const sink = this.#sink;
+    this.#input.keepWith(null);
+    const reason = yield* this.#walkRecords();
+    sink?.sectionEnd();
+    if (sink !== null) this.#input.keepWith((bytes) => sink.rest(bytes));
+    return reason;
+  }
+
+  endsWithoutEnd(sectionId: number): void {
+    this.#sink?.endsWithoutEnd(sectionId);
+  }
+
+  *#walkRecords(): Steps<string | null> {
     const input = this.#input;
     const facts = this.#facts;
+    const sink = this.#sink;
     const flagBits = facts.pageSize - 1;
     for (;;) {
+      while (sink?.held === true) yield;
       while (!input.ready(8)) yield;
       const at = input.offset;
       const flags = input.u32(4) & flagBits;
@@ -80,19 +102,31 @@ export class RamRecords implements RamSections {
           if (input.u8(0) !== 0) throw protocolError("a zero page is filled with something else", at);
           input.consume(1);
           facts.zeroRecords += 1;
+          if (sink !== null) sink.zero(this.#block as RamBlock, address);
           break;
         case RAM_FLAGS.PAGE:
-          yield* skipBytes(input, facts.pageSize);
+          if (sink === null) yield* skipBytes(input, facts.pageSize);
+          else yield* this.#givePage(sink, address);
           facts.pageRecords += 1;
           break;
         case RAM_FLAGS.XBZRLE:
+          sink?.encoded("XBZRLE");
           yield* this.#walkXbzrle(at);
           break;
         case RAM_FLAGS.COMPRESS_PAGE:
+          sink?.encoded("the capability compress");
           yield* this.#walkCompressed(at);
           break;
       }
     }
+  }
+
+  *#givePage(sink: RecordSink, address: number): Steps {
+    const input = this.#input;
+    sink.page(this.#block as RamBlock, address);
+    input.keepWith((bytes) => sink.pageBytes(bytes));
+    yield* skipBytes(input, this.#facts.pageSize);
+    input.keepWith(null);
   }
 
   #noteBarrier(flags: number, address: number, at: number): void {
@@ -107,6 +141,7 @@ export class RamRecords implements RamSections {
       throw protocolError(`has more than ${SYNC_LIMIT} barriers, which no migration has`, at);
     }
     facts.barriers.push(at);
+    this.#sink?.barrier(facts.barriers.length);
   }
 
   *#readBlockName(at: number): Steps {

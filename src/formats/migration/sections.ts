@@ -33,6 +33,8 @@ export interface RamSections {
   start(): Steps<string | null>;
   /** Of PART and END: everything up to and with EOS. */
   walk(): Steps<string | null>;
+  /** RAM ends without an END section. */
+  endsWithoutEnd(sectionId: number): void;
 }
 
 /** Reads sections until RAM's END has passed. Returns why that was not possible, or null. */
@@ -53,7 +55,7 @@ export function* walkSections(
         reason = yield* walkCommand(input, facts);
         break;
       case SECTION.FULL:
-        if (ramId !== null && iterating) return yield* endWithoutEnd(input, facts, ramId);
+        if (ramId !== null && iterating) return yield* endWithoutEnd(input, facts, ramId, sections);
         yield* skipEarlySection(input, ramId);
         break;
       case SECTION.START: {
@@ -181,7 +183,12 @@ function* sectionFollows(input: ByteInput, ramId: number | null): Steps<boolean>
 }
 
 /** Device sections behind RAM's PARTs, without an END between: what a background snapshot looks like. */
-function* endWithoutEnd(input: ByteInput, facts: MainFacts, ramId: number): Steps<null> {
+function* endWithoutEnd(
+  input: ByteInput,
+  facts: MainFacts,
+  ramId: number,
+  sections: RamSections,
+): Steps<null> {
   const at = input.offset;
   while (!input.ready(6)) yield;
   const nameEnd = 6 + input.u8(5);
@@ -189,6 +196,7 @@ function* endWithoutEnd(input: ByteInput, facts: MainFacts, ramId: number): Step
   if (input.u32(1) === ramId || !isSectionName(input.text(6, nameEnd - 6))) {
     throw protocolError("RAM is followed by something that is no device section", at);
   }
+  sections.endsWithoutEnd(ramId);
   facts.undecided.push("RAM has no END section, as in a background snapshot");
   return null;
 }

@@ -2,7 +2,13 @@ import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent, RunEvent, VmEvent } from "../../control/events.ts";
 import { inspect, NO_UUID, namedUuid } from "../../control/inspect.ts";
 import { DEFAULT_CHANNELS, type Log, type RestoreOptions } from "../../control/options.ts";
-import type { DestinationNeeds, ImageReport, MappedRamReport } from "../../control/reports.ts";
+import type {
+  DestinationNeeds,
+  LibvirtReport,
+  MappedRamReport,
+  QemuStreamReport,
+  RestorableReport,
+} from "../../control/reports.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
@@ -56,8 +62,11 @@ export async function restoreVm(
 /** Reads what the image says; what can be refused without a QEMU is refused here. */
 export async function sealedImage(
   options: Pick<RestoreVmOptions, "image" | "offset" | "force" | "engine">,
-): Promise<ImageReport> {
+): Promise<RestorableReport> {
   const report = await inspect({ image: options.image, offset: options.offset });
+  if (report.format === "qemu-stream" || report.format === "libvirt") {
+    return sparseContents(report);
+  }
   if (!report.sealed && !isForeign(report)) {
     const text = `${options.image} was never finished: its save failed or is still going on; use another image`;
     throw new MultifdError("NOT_SEALED", text, {});
@@ -70,8 +79,20 @@ export async function sealedImage(
   return report;
 }
 
+/** What libvirt calls sparse is mapped-ram behind a header of its own. Throws NOT_SEALED, NOT_AN_IMAGE. */
+function sparseContents(report: QemuStreamReport | LibvirtReport): MappedRamReport {
+  if (report.format === "libvirt" && !report.complete) {
+    const text = `libvirt never finished ${report.path}: use another image`;
+    throw new MultifdError("NOT_SEALED", text, {});
+  }
+  if (report.format === "libvirt" && report.contents?.format === "mapped-ram") return report.contents;
+  const what = report.format === "libvirt" ? "an image of libvirt" : "a migration stream as QEMU sent it";
+  const text = `${report.path} is ${what}: inspect shows how to restore it; or make an image of it with convert`;
+  throw new MultifdError("NOT_AN_IMAGE", text, {});
+}
+
 /** QEMU alone wrote it, and it may be whole. */
-function isForeign(report: ImageReport): boolean {
+function isForeign(report: RestorableReport): boolean {
   return report.format === "mapped-ram" && report.seal === "none of multifd-helper";
 }
 
@@ -81,7 +102,7 @@ function isForeign(report: ImageReport): boolean {
  */
 export async function restoreInto(
   monitor: Monitor,
-  image: ImageReport,
+  image: RestorableReport,
   options: RestoreVmOptions,
   place: string,
 ): Promise<CompletedEvent> {
@@ -95,7 +116,7 @@ export async function restoreInto(
 
 class VmRestore {
   readonly #monitor: Monitor;
-  readonly #image: ImageReport;
+  readonly #image: RestorableReport;
   readonly #options: RestoreVmOptions;
   readonly #qemu: QemuWatch;
   readonly #tell: (event: RunEvent) => void;
@@ -107,7 +128,7 @@ class VmRestore {
 
   constructor(
     monitor: Monitor,
-    image: ImageReport,
+    image: RestorableReport,
     options: RestoreVmOptions,
     qemu: QemuWatch,
     place: string,
@@ -214,7 +235,7 @@ function refuseUnlessWaiting(status: string, migration: string, place: string): 
 }
 
 /** QEMU leaves out zero pages of a mapped-ram image, as a rule. */
-function needsZeroedRam(image: ImageReport): boolean {
+function needsZeroedRam(image: RestorableReport): boolean {
   return image.format === "mapped-ram" || image.destination?.zeroedRam === true;
 }
 
@@ -235,7 +256,7 @@ function pagesNeed(
 }
 
 /** undefined: nothing in the image tells; null: the VM had none. */
-function savedUuid({ metadata }: ImageReport): string | null | undefined {
+function savedUuid({ metadata }: RestorableReport): string | null | undefined {
   if (metadata?.vm) return metadata.vm.uuid;
   return metadata?.vmUuid == null ? undefined : namedUuid(metadata.vmUuid);
 }

@@ -35,6 +35,11 @@ export async function saveVm(options: SaveVmOptions): Promise<CompletedEvent> {
 function engineFor({ monitor, survey }: VmSession, options: SaveVmOptions): Engine {
   const { engine = "helper", channels = DEFAULT_CHANNELS, compression = "none" } = options;
   if (engine === "helper") return new HelperEngine(options, channels, monitor);
+  if (options.format === "stream") {
+    const text =
+      "--format stream does not go together with --engine file, with which QEMU writes a mapped-ram image: leave one of them out";
+    throw new MultifdError("USAGE", text);
+  }
   if (options.maxBytes !== undefined) {
     const text =
       "--max-bytes does not go together with --engine file: QEMU writes as much as it has; leave it out, or use --engine helper";

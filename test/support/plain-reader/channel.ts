@@ -2,6 +2,7 @@ import { Buffer } from "node:buffer";
 import { constants, inflateSync } from "node:zlib";
 import { Cursor, demand } from "./cursor.ts";
 import { PAGE } from "./main-stream.ts";
+import { unzstd } from "./zstd.ts";
 
 /*
  * A plain reader of a multifd channel (migration/multifd.h of QEMU 7.2 and 10.0) for pages of 4096 bytes. Shares no code
@@ -11,6 +12,7 @@ import { PAGE } from "./main-stream.ts";
 const MAGIC = 0x1122_3344;
 const SYNC = 0x01;
 const ZLIB = 0x02;
+const ZSTD = 0x04;
 const DEVICE_STATE = 0x40;
 const PAGES = 128;
 
@@ -104,7 +106,11 @@ function unpack(packets: readonly Packet[]): Buffer {
   demand(methods.size <= 1, `a channel's packets have the flags ${[...methods].join()}`);
   const [method = 0] = methods;
   if (method === ZLIB) return inflateSync(payload, { finishFlush: constants.Z_SYNC_FLUSH });
-  // Node learned zstd in version 22.15.
+  if (method === ZSTD)
+    return unzstd(
+      payload,
+      full.reduce((sum, { normal }) => sum + normal.length * PAGE, 0),
+    );
   demand(method === 0, `a channel's packets have the flags ${method}, which are not read here`);
   return payload;
 }

@@ -26,7 +26,7 @@ interface Region {
 }
 
 /**
- * Reads the trailer of a mapped-ram image by docs/formats/mapped-ram.md, without using anything of the product. Every
+ * Reads the trailer of a mapped-ram image in a regular file by docs/formats/mapped-ram.md, without using anything of the product. Every
  * checksum is recomputed, that of every range too, and everything is compared with the stream, as our plain reader of it
  * understands it. Stricter than the page asks of readers: what writers must write as zero has to be zero.
  */
@@ -122,7 +122,7 @@ function readSums(bytes: Buffer, blocks: readonly MappedBlock[]): void {
 function readMetadata(bytes: Buffer, stream: MappedFile): Readonly<Record<string, unknown>> {
   const metadata = JSON.parse(bytes.toString("utf8")) as Record<string, unknown>;
   const wanted: Readonly<Record<string, unknown>> = {
-    ...{ multifdChannels: 0, compression: null, barrierMode: null, needsZeroedRam: true, pageSize: PAGE },
+    ...{ multifdChannels: 0, compression: null, needsZeroedRam: true, pageSize: PAGE },
     ...{ machine: stream.machine, capabilities: stream.capabilities, devices: stream.devices },
     ramBlocks: stream.blocks.map(({ name, bytes }) => ({ name, usedLength: bytes.length })),
   };

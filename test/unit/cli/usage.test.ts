@@ -52,11 +52,6 @@ const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], to
   ],
   ["a wrong choice", ["verify", "vm.mfd", "--direct-io", "yes"], /--direct-io is one of auto, on, off/],
   ["a wrong log level", ["verify", "vm.mfd", "--log-level", "loud"], /--log-level is one of trace,/],
-  [
-    "a format to come",
-    ["save", "vm.mfd", ...LISTEN, "--format", "mapped-ram"],
-    /mapped-ram is not supported/,
-  ],
   ["an unknown format", ["save", "vm.mfd", ...LISTEN, "--format", "qcow2"], /--format is one of stream/],
   ["no VM to start", ["start"], /say which VM: its name, or --all/],
   ["one VM and all", ["managed-save", "web", "--all"], /say which VM: its name, or --all/],

@@ -4,7 +4,7 @@ import { decodeLibvirtData, encodeLibvirtStart } from "../../../src/formats/libv
 import { decodeLibvirtHeader, isLibvirtImage, requireComplete } from "../../../src/formats/libvirt/header.ts";
 
 const XML = "<domain type='kvm'>\n  <name>tür</name>\n</domain>\n";
-const COOKIE = "<qemusave><cpu mode='custom'/></qemusave>\n";
+const COOKIE = "<cookie><cpu mode='custom'/></cookie>\n";
 
 /** Version 2, 64 bytes of data, it ran, zstd, the cookie at byte 12. Taken down by hand. */
 const HEADER = Buffer.from(

@@ -1,0 +1,121 @@
+import type { Address } from "../channels/address.ts";
+import type { Connection } from "../channels/handover.ts";
+import { Listener } from "../channels/listener.ts";
+import type { MultifdError } from "../errors.ts";
+import { type ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
+import type { TakenIn } from "../pool/messages.ts";
+import { RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
+import { whenAborted } from "./cancellation.ts";
+import type { Meter } from "./meter.ts";
+import type { Log, SaveOptions } from "./options.ts";
+import { countParties } from "./parties.ts";
+import { Reception } from "./reception.ts";
+import { SILENT } from "./silent-log.ts";
+import { teller } from "./telling.ts";
+import { DEFAULT_CONNECT_TIMEOUT_MS } from "./validate.ts";
+
+export interface IntakePlan {
+  readonly address: Address;
+  readonly control: ControlBlock;
+  readonly meter: Meter;
+  readonly code: WorkerCode;
+  /** Whether connections wait for each other at barriers. */
+  readonly barriers: boolean;
+  /** Once, when somebody has come and before anything is written. */
+  readonly prepare: () => Promise<void>;
+  readonly task: (number: number, connection: Connection) => object;
+  /** About ten times a second. */
+  readonly onTick?: () => void;
+}
+
+/** What of a save's options concerns its connections. */
+export type IntakeOptions = Pick<
+  SaveOptions,
+  | "image"
+  | "channels"
+  | "connectTimeoutMs"
+  | "stallTimeoutMs"
+  | "signal"
+  | "onEvent"
+  | "log"
+  | "workers"
+  | "allowRemote"
+  | "allowUids"
+  | "discardBacklog"
+>;
+
+/**
+ * Listens, and takes a migration in, each connection by a task of its own; tells of it. Socket, workers and connections are
+ * gone when it returns.
+ * @throws MultifdError the first failure of any connection, LISTEN_FAILED, CONNECT_TIMEOUT, STALLED, CANCELLED
+ */
+export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<readonly TakenIn[]> {
+  const { control, meter } = plan;
+  const log = options.log ?? SILENT;
+  const tell = teller(options);
+  let pool: RunPool | null = null;
+  let listener: Listener | null = null;
+  const warnOfReturnPath = returnPathWarning(control, log);
+  const reception = new Reception({
+    control,
+    channels: options.channels,
+    connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
+    stallTimeoutMs: options.stallTimeoutMs ?? 0,
+    prepare: plan.prepare,
+    drain: (number, connection) => (pool as RunPool).run<TakenIn>(plan.task(number, connection)),
+    drainBacklog: async () => listener?.drainBacklog(),
+    refused: () => listener?.refused ?? 0,
+    onTick: () => {
+      plan.onTick?.();
+      const event = meter.sample(progressOf(reception, control));
+      if (event !== null) tell(event);
+      warnOfReturnPath();
+    },
+    onIdentified: (channel) => {
+      log.debug({ channel }, "channel connected");
+      tell({ event: "channel", channel });
+    },
+    onIgnored: (connection) => log.info({ connection }, "a connection closed without a word: ignored"),
+  });
+  const unwatch = whenAborted(options.signal, (error) => reception.fail(error));
+  try {
+    listener = await Listener.open(plan.address, {
+      allowRemote: options.allowRemote ?? false,
+      allowUids: options.allowUids ?? [],
+      log,
+      discardBacklog: options.discardBacklog ?? false,
+      onConnection: (connection) => reception.accept(connection),
+      onError: (error) => reception.fail(error),
+    });
+    // Its threads start while QEMU connects: listening does not wait for them.
+    pool = new RunPool(plan.code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1));
+    tell({ event: "listening", address: listener.address });
+    if (plan.barriers) {
+      countParties(control, reception, listener).catch((error: MultifdError) => reception.fail(error));
+    }
+    return await reception.result;
+  } finally {
+    unwatch();
+    control.setFinished();
+    reception.close();
+    await listener?.close();
+    await pool?.close();
+  }
+}
+
+function progressOf(reception: Reception, control: ControlBlock) {
+  return reception.arrivals.flatMap(({ identity, number }) =>
+    identity === "unknown" ? [] : [{ channel: identity, bytes: control.moved(number) }],
+  );
+}
+
+function returnPathWarning(control: ControlBlock, log: Log): () => void {
+  let warned = false;
+  return () => {
+    if (!control.returnPath || warned) return;
+    warned = true;
+    const text =
+      "QEMU opened a return path and will wait at the end for an answer that a file cannot give: cancel the migration, switch the capability return-path off, and migrate again";
+    log.warn({ channel: "main" }, text);
+  };
+}

@@ -1,0 +1,118 @@
+import { bitmapBytes, type MappedBlock } from "../../formats/mapped-ram/model.ts";
+
+/** The memory behind the tables, as it goes to every worker of a run. */
+export interface RamMemory {
+  /** JSON of the blocks, once they are known. */
+  readonly layout: SharedArrayBuffer;
+  /** The blocks' bitmaps as they go to the file, one behind the other. */
+  readonly bitmaps: SharedArrayBuffer;
+  /** A word for each page, in the order of the blocks; null: no checksums. */
+  readonly checksums: SharedArrayBuffer | null;
+}
+
+/** How much a SharedArrayBuffer may hold in Node 20: checksums for 4 TiB of RAM. */
+const MOST_BYTES = 2 ** 32 - 2 ** 16;
+const WORD = 4;
+
+/** Untouched memory costs nothing; what it will be is known when main has listed its blocks. */
+export function reserveRamMemory(checksums: boolean): RamMemory {
+  const growable = (): SharedArrayBuffer => new SharedArrayBuffer(0, { maxByteLength: MOST_BYTES });
+  return { layout: growable(), bitmaps: growable(), checksums: checksums ? growable() : null };
+}
+
+/**
+ * What is known of every page while a save places them: whether it is in the file, and its checksum. 4 bytes and a bit for
+ * each page, shared by all workers. Of two writers of one page, the later one in the order of epochs comes later in time.
+ */
+export class RamTables {
+  readonly blocks: readonly MappedBlock[];
+  readonly #numbers: ReadonlyMap<string, number>;
+  /** Where each block begins among the bits and among the checksums. */
+  readonly #firstBit: readonly number[];
+  readonly #firstPage: readonly number[];
+  readonly #bits: Uint8Array;
+  readonly #checksums: Uint32Array | null;
+
+  /** To be made only once a layout was published. */
+  constructor(memory: RamMemory) {
+    const json = Buffer.from(new Uint8Array(memory.layout)).toString("utf8");
+    const blocks = JSON.parse(json) as readonly MappedBlock[];
+    const { firstBit, firstPage } = placesOf(blocks);
+    this.blocks = blocks;
+    this.#numbers = new Map(blocks.map(({ name }, number) => [name, number]));
+    this.#firstBit = firstBit;
+    this.#firstPage = firstPage;
+    // Views of fixed length: those that follow a growing buffer are slower.
+    this.#bits = new Uint8Array(memory.bitmaps, 0, memory.bitmaps.byteLength);
+    const { checksums } = memory;
+    this.#checksums = checksums === null ? null : new Uint32Array(checksums, 0, checksums.byteLength / WORD);
+  }
+
+  /** Makes room for these blocks. The caller tells the others afterwards. Throws RangeError when there are too many pages. */
+  static publish(memory: RamMemory, blocks: readonly MappedBlock[]): void {
+    const { bitmapsBytes, pages } = placesOf(blocks);
+    memory.bitmaps.grow(bitmapsBytes);
+    memory.checksums?.grow(pages * WORD);
+    const json = Buffer.from(JSON.stringify(blocks));
+    memory.layout.grow(json.length);
+    new Uint8Array(memory.layout).set(json);
+  }
+
+  /** Number of a block, by its name; undefined: there is none. */
+  numberOf(name: string): number | undefined {
+    return this.#numbers.get(name);
+  }
+
+  /** @param page number of the page within its block */
+  setPresent(block: number, page: number): void {
+    const bit = (this.#firstBit[block] as number) + page;
+    Atomics.or(this.#bits, bit >> 3, 1 << (bit & 7));
+  }
+
+  clear(block: number, page: number): void {
+    const bit = (this.#firstBit[block] as number) + page;
+    const byte = bit >> 3;
+    const mask = 1 << (bit & 7);
+    if (((this.#bits[byte] as number) & mask) !== 0) Atomics.and(this.#bits, byte, ~mask);
+  }
+
+  setChecksum(block: number, page: number, crc: number): void {
+    if (this.#checksums !== null) this.#checksums[(this.#firstPage[block] as number) + page] = crc;
+  }
+
+  get hasChecksums(): boolean {
+    return this.#checksums !== null;
+  }
+
+  /** The bitmap of a block, as it goes to the file. */
+  bitmap(block: number): Uint8Array {
+    const start = (this.#firstBit[block] as number) / 8;
+    return this.#bits.subarray(start, start + bitmapBytes(this.blocks[block] as MappedBlock));
+  }
+
+  /** Checksums of a block's pages; those of pages that are not present mean nothing. */
+  checksums(block: number): Uint32Array {
+    const start = this.#firstPage[block] as number;
+    const { usedLength, pageSize } = this.blocks[block] as MappedBlock;
+    return (this.#checksums ?? new Uint32Array(0)).subarray(start, start + usedLength / pageSize);
+  }
+}
+
+function placesOf(blocks: readonly MappedBlock[]): {
+  readonly firstBit: readonly number[];
+  readonly firstPage: readonly number[];
+  readonly bitmapsBytes: number;
+  readonly pages: number;
+} {
+  const firstBit: number[] = [];
+  const firstPage: number[] = [];
+  let bitmapsBytes = 0;
+  let pages = 0;
+  for (const block of blocks) {
+    firstBit.push(bitmapsBytes * 8);
+    firstPage.push(pages);
+    bitmapsBytes += bitmapBytes(block);
+    pages += block.usedLength / block.pageSize;
+  }
+  return { firstBit, firstPage, bitmapsBytes, pages };
+}
