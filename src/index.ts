@@ -1,3 +1,6 @@
+export { type ConvertOptions, convert } from "./control/convert/convert.ts";
+export { type BlockDiff, type DiffOptions, type DiffReport, diff } from "./control/convert/diff.ts";
+export { type ExtractOptions, extract } from "./control/convert/extract.ts";
 export type {
   ChannelEvent,
   ChannelFigures,

@@ -1,4 +1,5 @@
 import type { Writable } from "node:stream";
+import type { DiffReport } from "../control/convert/diff.ts";
 import type { CompletedEvent, FailedEvent, ImageFacts, RunEvent } from "../control/events.ts";
 import type { VerifyReport } from "../control/reports.ts";
 import { CONTRACT_VERSION, VERSION } from "../version.ts";
@@ -19,6 +20,14 @@ export interface VerifyCompletedEvent
   readonly image: Pick<ImageFacts, "path">;
 }
 
+/** How `diff` completes. */
+export interface DiffCompletedEvent
+  extends Pick<CompletedEvent, "event">,
+    Omit<DiffReport, "path" | "other"> {
+  readonly image: Pick<ImageFacts, "path">;
+  readonly other: Pick<ImageFacts, "path">;
+}
+
 /** How `start` succeeds: the VM is there. With a QEMU in the foreground the process goes on. */
 export interface StartedEvent {
   readonly event: "started";
@@ -30,7 +39,13 @@ export interface StartedEvent {
 }
 
 /** Every event of the contract, without `time`. */
-export type CliEvent = HelloEvent | RunEvent | VerifyCompletedEvent | StartedEvent | FailedEvent;
+export type CliEvent =
+  | HelloEvent
+  | RunEvent
+  | VerifyCompletedEvent
+  | DiffCompletedEvent
+  | StartedEvent
+  | FailedEvent;
 
 /**
  * Writes events as newline-delimited JSON, `time` added. It never throws and never makes the run wait: once

@@ -1,4 +1,4 @@
-import type { ImageFacts } from "../control/events.ts";
+import type { CompletedEvent } from "../control/events.ts";
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
 
@@ -29,13 +29,13 @@ export function formatDuration(ms: number): string {
 
 /** How an image's bytes went: "1.0 GiB over main + 4 channels", or "1.0 GiB, read by QEMU itself,". */
 export function formatMoved(
-  bytes: number,
-  { format, multifdChannels }: Pick<ImageFacts, "format" | "multifdChannels">,
+  { bytes, channels }: Pick<CompletedEvent, "bytes" | "channels">,
   qemuDid: "written" | "read",
 ): string {
-  return format === "mapped-ram"
+  // Where QEMU moves the bytes, there are no channels.
+  return channels.length === 0
     ? `${formatBytes(bytes)}, ${qemuDid} by QEMU itself,`
-    : `${formatBytes(bytes)} over ${formatChannels(multifdChannels)}`;
+    : `${formatBytes(bytes)} over ${formatChannels(channels.length - 1)}`;
 }
 
 /** "main + 4 channels". */

@@ -1,12 +1,17 @@
 import { once } from "node:events";
 import type { CompletedEvent, DrainedEvent, RunEvent } from "../control/events.ts";
 import { type Failure, MultifdError } from "../errors.ts";
-import { EventWriter, type StartedEvent, type VerifyCompletedEvent } from "./events.ts";
+import {
+  type DiffCompletedEvent,
+  EventWriter,
+  type StartedEvent,
+  type VerifyCompletedEvent,
+} from "./events.ts";
 import { formatBytes } from "./format.ts";
 import { ProgressBar } from "./progress-bar.ts";
 
 /** How a run succeeds. */
-type FinalEvent = CompletedEvent | VerifyCompletedEvent | StartedEvent;
+type FinalEvent = CompletedEvent | VerifyCompletedEvent | DiffCompletedEvent | StartedEvent;
 
 /** How a command speaks: to a program (`--json`) or to a person. */
 export interface Output {

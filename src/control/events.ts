@@ -92,7 +92,7 @@ export type CheckedHow = "checksums and structure" | "structure only";
 export interface ImageFacts {
   /** As it was given. */
   readonly path: string;
-  readonly format: "stream" | "mapped-ram";
+  readonly format: "stream" | "mapped-ram" | "libvirt" | "qemu-stream" | "raw";
   /** null: it was not multifd-helper that made it an image. */
   readonly uuid: string | null;
   /** Bytes from the image's base to its end. */

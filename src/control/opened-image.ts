@@ -65,8 +65,8 @@ export function withRestorable<T>(
   });
 }
 
-/** Opens the file, takes care that no save writes over it meanwhile, and closes it. */
-function withFile<T>(
+/** Opens the file, takes care that no save writes over it meanwhile, and closes it. `notBusy` throws TARGET_BUSY. */
+export function withFile<T>(
   { image, offset = 0, directIo = "auto", log = SILENT }: RunOptions,
   work: (source: Source, head: Uint8Array, notBusy: () => void) => Promise<T>,
 ): Promise<T> {

@@ -1,6 +1,9 @@
 import path from "node:path";
 import { MultifdError } from "../errors.ts";
 import { inheritedFd } from "../io/image-target/file-kind.ts";
+import type { ConvertOptions } from "./convert/convert.ts";
+import type { DiffOptions } from "./convert/diff.ts";
+import type { ExtractOptions } from "./convert/extract.ts";
 import type { InspectOptions, RestoreOptions, RunOptions, SaveOptions, TransferOptions } from "./options.ts";
 
 export const DEFAULT_CONNECT_TIMEOUT_MS = 60_000;
@@ -52,6 +55,39 @@ export function checkRestoreOptions(options: RestoreOptions): void {
 function checkAgreement({ channels, expect }: RestoreOptions): void {
   if (channels === undefined || expect?.channels === undefined || channels === expect.channels) return;
   throw usage(`--channels ${channels} contradicts --expect channels=${expect.channels}`);
+}
+
+export function checkConvertOptions(options: ConvertOptions): void {
+  checkRunOptions(options);
+  checkOutput(options.image, options.output);
+  checkChoice("format", options.format, ["stream", "mapped-ram", "libvirt"]);
+  checkChoice("checksum", options.checksum, ["crc32", "none"]);
+  checkInteger("channels", options.channels, 0, 255);
+  checkInteger("outputOffset", options.outputOffset, 0, LARGEST_OFFSET);
+  if (options.channels !== undefined && options.format !== "stream") {
+    throw usage(`--channels is for --format stream: ${options.format} has none`);
+  }
+  if (options.format !== "libvirt" && (options.xml ?? options.running) !== undefined) {
+    throw usage("--xml, --running and --paused are for --format libvirt");
+  }
+}
+
+export function checkExtractOptions(options: ExtractOptions): void {
+  checkRunOptions(options);
+  checkOutput(options.image, options.output);
+  checkText("block", options.block);
+}
+
+export function checkDiffOptions(options: DiffOptions): void {
+  checkRunOptions(options);
+  checkText("other", options.other);
+  checkInteger("otherOffset", options.otherOffset, 0, LARGEST_OFFSET);
+}
+
+function checkOutput(image: string, output: string): void {
+  checkText("output", output);
+  const same = inheritedFd(image) === null ? path.resolve(image) === path.resolve(output) : image === output;
+  if (same) throw usage(`${output} cannot be read and written at once: give another output`);
 }
 
 /** What save, restore and verify have in common. */

@@ -45,7 +45,17 @@ export interface PlaceTask extends IntakeTask {
   readonly ram: RamMemory;
   /** Which regions of the file are reserved (see Regions). */
   readonly regions: SharedArrayBuffer;
+  readonly work: PlaceWork;
 }
+
+/** What becomes of the pages. */
+export type PlaceWork =
+  /** A mapped-ram file. */
+  | { readonly kind: "image" }
+  /** A file with the memory of one RAMBlock. */
+  | { readonly kind: "block"; readonly name: string }
+  /** Nothing but a digest of each. */
+  | { readonly kind: "digest" };
 
 /** What is known of a connection that was taken in. */
 export interface TakenIn {
@@ -93,6 +103,13 @@ export interface FeedTask extends OutgoingTask {
   readonly record: ChannelRecord;
   readonly slots: number;
   readonly multifdChannels: number;
+}
+
+/** Feed a migration stream that lies in a file as it came. */
+export interface PourTask extends OutgoingTask {
+  readonly fd: number;
+  readonly offset: number;
+  readonly length: number;
 }
 
 /** Make up a channel out of a mapped-ram file and feed it to the destination's connection. */

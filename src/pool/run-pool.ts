@@ -19,6 +19,7 @@ export const SYNTHESISE: WorkerCode = {
   name: "synthesise",
 };
 export const CHECK: WorkerCode = { url: new URL("../../workers/check.js", import.meta.url), name: "check" };
+export const POUR: WorkerCode = { url: new URL("../../workers/pour.js", import.meta.url), name: "pour" };
 export const WALK: WorkerCode = { url: new URL("../../workers/walk.js", import.meta.url), name: "walk" };
 export const PAGES: WorkerCode = { url: new URL("../../workers/pages.js", import.meta.url), name: "pages" };
 

@@ -12,6 +12,8 @@ interface Capabilities {
   readonly contract: number;
   readonly commands: readonly string[];
   readonly formats: readonly string[];
+  /** What convert makes. */
+  readonly converts: readonly string[];
   readonly checksums: readonly string[];
   readonly directIo: readonly string[];
   /** Kinds of addresses. */
@@ -45,6 +47,7 @@ const FEATURES = [
   "launch",
   "live",
   "mapped-restore",
+  "mapped-save",
   "max-bytes",
   "meta",
   "meta-file",
@@ -83,6 +86,7 @@ function describeCapabilities(commands: readonly string[]): Capabilities {
     contract: CONTRACT_VERSION,
     commands,
     formats: ["stream", "mapped-ram"],
+    converts: ["stream", "mapped-ram", "libvirt"],
     checksums: ["crc32", "none"],
     directIo: ["auto", "on", "off"],
     listen: ["unix", "tcp", "fd"],

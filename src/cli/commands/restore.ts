@@ -139,9 +139,10 @@ function restoreOptions(image: string, flags: RestoreFlags, session: Session): R
   };
 }
 
-function sentence({ bytes, elapsedMs, image }: CompletedEvent, deliveredOnly: boolean): string {
+function sentence(completed: CompletedEvent, deliveredOnly: boolean): string {
+  const { bytes, elapsedMs, image } = completed;
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
-  const what = formatMoved(bytes, image, "read");
+  const what = formatMoved(completed, "read");
   const moved = `${what} from ${image.path} in ${formatDuration(elapsedMs)} (${rate})`;
   return deliveredOnly
     ? `Delivered ${moved}; query-migrate tells whether QEMU accepted it.`

@@ -121,8 +121,9 @@ async function runSave(image: string, flags: SaveFlags, session: Session): Promi
 
 const FATES = { quit: "the VM has ended", pause: "the VM stays paused", resume: "the VM runs on" } as const;
 
-function savedSentence({ bytes, elapsedMs, image }: CompletedEvent, then?: keyof typeof FATES): string {
+function savedSentence(completed: CompletedEvent, then?: keyof typeof FATES): string {
+  const { bytes, elapsedMs, image } = completed;
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
-  const moved = formatMoved(bytes, image, "written");
+  const moved = formatMoved(completed, "written");
   return `Saved ${moved} to ${image.path} in ${formatDuration(elapsedMs)} (${rate}), sealed${then === undefined ? "" : `; ${FATES[then]}`}.`;
 }

@@ -75,12 +75,14 @@ export async function verifyLibvirt(
   requireComplete(header);
   if (header.format === "raw") return verifyQemuStream(options, stream);
   if (header.format === "sparse") return verifyUnsealed(options, stream);
-  const command = `tail -c +${stream.base + 1} FILE | ${header.format} -dc >vm.stream`;
-  throw new MultifdError(
-    "NOT_AN_IMAGE",
-    `libvirt compressed what is in this image with ${header.format}, and nothing of it can be checked as it is: unpack it (${command}) and verify that`,
-    { format: header.format },
-  );
+  throw compressedInside(header, stream, "verify");
+}
+
+/** @param then what is to be done with what was unpacked */
+export function compressedInside({ format }: LibvirtHeader, stream: Source, then: string): MultifdError {
+  const command = `tail -c +${stream.base + 1} FILE | ${format} -dc >vm.stream`;
+  const text = `libvirt compressed what is in this image with ${format}, and nothing of it can be read as it is: unpack it (${command}) and ${then} that`;
+  return new MultifdError("NOT_AN_IMAGE", text, { format });
 }
 
 const OF_THE_INSIDE: ReadonlySet<ErrorCode> = new Set([

@@ -19,7 +19,7 @@ export class MappedFormat implements SaveFormat {
 
   constructor(parts: FormatParts) {
     this.#parts = parts;
-    this.#ram = reserveRamMemory(parts.options.checksum !== "none");
+    this.#ram = reserveRamMemory(parts.options.checksum === "none" ? "presence" : "checksums");
   }
 
   async prepare(): Promise<void> {
@@ -27,7 +27,7 @@ export class MappedFormat implements SaveFormat {
   }
 
   task(common: IntakeTask): PlaceTask {
-    return { ...common, ram: this.#ram, regions: this.#regions };
+    return { ...common, ram: this.#ram, regions: this.#regions, work: { kind: "image" } };
   }
 
   async seal(taken: readonly TakenIn[], streams: Streams, evidence: SealEvidence): Promise<ImageFacts> {

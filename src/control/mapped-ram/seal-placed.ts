@@ -16,6 +16,7 @@ import { punchHole } from "../../io/libc.ts";
 import type { PlacedMain } from "../../pool/messages.ts";
 import type { RamTables } from "../../pool/placing/ram-tables.ts";
 import type { ImageIdentity } from "../save-format.ts";
+import { absentRuns, isPresent } from "./absent.ts";
 
 const PIECE = 1024 * 1024;
 /** Pages dealt with in one go: a few milliseconds, so that a signal is heard. */
@@ -122,26 +123,6 @@ async function punchAbsent(fd: number, ram: RamTables): Promise<void> {
       if (++holes % HOLES_A_TURN === 0) await nextTurn();
     }
   }
-}
-
-function* absentRuns(bits: Uint8Array, pages: number): Generator<{ first: number; count: number }> {
-  let first = -1;
-  for (let page = 0; page <= pages; page++) {
-    // Whole bytes of the bitmap at a time, where nothing changes.
-    if (page % 8 === 0 && page + 8 <= pages && bits[page >> 3] === (first < 0 ? 0xff : 0)) {
-      page += 7;
-      continue;
-    }
-    const absent = page < pages && !isPresent(bits, page);
-    if (absent && first < 0) first = page;
-    if (absent || first < 0) continue;
-    yield { first, count: page - first };
-    first = -1;
-  }
-}
-
-function isPresent(bits: Uint8Array, page: number): boolean {
-  return (((bits[page >> 3] as number) >> (page & 7)) & 1) === 1;
 }
 
 /**

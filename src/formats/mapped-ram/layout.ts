@@ -57,6 +57,32 @@ export function layOut(base: number, before: Uint8Array, ram: RamListed): Mapped
   return { base, blocks, heads, tailOffset: at };
 }
 
+/** pagesOffset of a block whose pages go nowhere. */
+export const NOWHERE = -1;
+
+/**
+ * Lays out a file that has nothing but the pages of one block, from its base on; of none, where only what the pages hold
+ * is wanted.
+ * @throws MultifdError UNSUPPORTED_STREAM, USAGE (there is no such block)
+ */
+export function layOutBlock(base: number, ram: RamListed, wanted: string | null): MappedLayout {
+  refuseUnfit(ram);
+  const { blocks, pageSize } = ram;
+  if (wanted !== null && !blocks.some(({ name }) => name === wanted)) {
+    const names = blocks.map(({ name }) => name).join(", ");
+    throw new MultifdError("USAGE", `there is no RAMBlock "${wanted}": the image has ${names}`, {});
+  }
+  return {
+    base,
+    blocks: blocks.map(({ name, usedLength }) => {
+      const pagesOffset = name === wanted ? base : NOWHERE;
+      return { name, usedLength, pageSize, bitmapOffset: 0, pagesOffset };
+    }),
+    heads: [],
+    tailOffset: base,
+  };
+}
+
 /** The word that ends the payload of a RAM section. */
 export const RAM_SECTION_END: Uint8Array = Buffer.from([0, 0, 0, 0, 0, 0, 0, RAM_FLAGS.EOS]);
 

@@ -1,12 +1,13 @@
 import { crc32 } from "node:zlib";
 import { MultifdError } from "../../errors.ts";
+import { NOWHERE } from "../../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
 import type { WriteAt } from "../../io/file-io.ts";
 import { WriteRing } from "../../io/write-ring.ts";
 import type { ControlBlock } from "../control-block.ts";
 import type { PlaceTask } from "../messages.ts";
 import { paced } from "../pacer.ts";
-import { RamTables } from "./ram-tables.ts";
+import { digestOf, RamTables } from "./ram-tables.ts";
 import { Regions } from "./regions.ts";
 
 /** A page number fits into the low part: the tables hold no more than 2^30 pages. */
@@ -108,7 +109,8 @@ export class PageWriter {
     const pages = this.#expected.splice(0, length / pageSize);
     this.#takeNote(slot, pages, pageSize);
     const stored = this.#control.addStored(length);
-    const { maxBytes, rate, image } = this.#task;
+    const { maxBytes, rate, image, work } = this.#task;
+    if (work.kind === "digest") return;
     if (maxBytes !== null && stored > maxBytes) throw tooLarge(maxBytes);
     await paced(this.#control, length, rate);
     await Promise.all(
@@ -125,10 +127,9 @@ export class PageWriter {
     for (const [index, key] of pages.entries()) {
       const block = Math.floor(key / BLOCK_STEP);
       const page = key % BLOCK_STEP;
-      if (tables.hasChecksums) {
-        const bytes = slot.subarray(index * pageSize, (index + 1) * pageSize);
-        tables.setChecksum(block, page, crc32(bytes));
-      }
+      const bytes = slot.subarray(index * pageSize, (index + 1) * pageSize);
+      if (tables.hasChecksums) tables.setChecksum(block, page, crc32(bytes));
+      if (tables.hasDigests) tables.setDigest(block, page, digestOf(bytes));
       tables.setPresent(block, page);
     }
   }
@@ -142,8 +143,9 @@ export class PageWriter {
 }
 
 function regionsOf(bits: SharedArrayBuffer, fd: number, blocks: readonly MappedBlock[]): Regions {
-  const first = blocks[0] as MappedBlock;
-  const last = blocks.at(-1) as MappedBlock;
+  const placed = blocks.filter(({ pagesOffset }) => pagesOffset !== NOWHERE);
+  const first = placed[0] as MappedBlock;
+  const last = placed.at(-1) as MappedBlock;
   return new Regions(bits, fd, first.pagesOffset, last.pagesOffset + last.usedLength);
 }
 
@@ -154,11 +156,8 @@ function runsOf(pages: readonly number[], pageSize: number, blocks: readonly Map
     let next = first + 1;
     while (pages[next] === key + next - first) next++;
     const { pagesOffset } = blocks[Math.floor(key / BLOCK_STEP)] as MappedBlock;
-    runs.push({
-      from: first * pageSize,
-      until: next * pageSize,
-      offset: pagesOffset + (key % BLOCK_STEP) * pageSize,
-    });
+    const offset = pagesOffset + (key % BLOCK_STEP) * pageSize;
+    if (pagesOffset !== NOWHERE) runs.push({ from: first * pageSize, until: next * pageSize, offset });
     first = next;
   }
   return runs;

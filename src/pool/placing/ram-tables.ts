@@ -1,3 +1,4 @@
+import { hash } from "node:crypto";
 import { bitmapBytes, type MappedBlock } from "../../formats/mapped-ram/model.ts";
 
 /** The memory behind the tables, as it goes to every worker of a run. */
@@ -6,18 +7,26 @@ export interface RamMemory {
   readonly layout: SharedArrayBuffer;
   /** The blocks' bitmaps as they go to the file, one behind the other. */
   readonly bitmaps: SharedArrayBuffer;
-  /** A word for each page, in the order of the blocks; null: no checksums. */
+  /** CRC-32 of each page, in the order of the blocks; null: none. */
   readonly checksums: SharedArrayBuffer | null;
+  /** 64 bits of a digest of each page; null: none. */
+  readonly digests: SharedArrayBuffer | null;
 }
 
 /** How much a SharedArrayBuffer may hold in Node 20: checksums for 4 TiB of RAM. */
 const MOST_BYTES = 2 ** 32 - 2 ** 16;
-const WORD = 4;
+const CHECKSUM_BYTES = 4;
+const DIGEST_BYTES = 8;
 
 /** Untouched memory costs nothing; what it will be is known when main has listed its blocks. */
-export function reserveRamMemory(checksums: boolean): RamMemory {
+export function reserveRamMemory(what: "checksums" | "digests" | "presence"): RamMemory {
   const growable = (): SharedArrayBuffer => new SharedArrayBuffer(0, { maxByteLength: MOST_BYTES });
-  return { layout: growable(), bitmaps: growable(), checksums: checksums ? growable() : null };
+  return {
+    layout: growable(),
+    bitmaps: growable(),
+    checksums: what === "checksums" ? growable() : null,
+    digests: what === "digests" ? growable() : null,
+  };
 }
 
 /**
@@ -32,6 +41,7 @@ export class RamTables {
   readonly #firstPage: readonly number[];
   readonly #bits: Uint8Array;
   readonly #checksums: Uint32Array | null;
+  readonly #digests: BigUint64Array | null;
 
   /** To be made only once a layout was published. */
   constructor(memory: RamMemory) {
@@ -44,15 +54,19 @@ export class RamTables {
     this.#firstPage = firstPage;
     // Views of fixed length: those that follow a growing buffer are slower.
     this.#bits = new Uint8Array(memory.bitmaps, 0, memory.bitmaps.byteLength);
-    const { checksums } = memory;
-    this.#checksums = checksums === null ? null : new Uint32Array(checksums, 0, checksums.byteLength / WORD);
+    const { checksums, digests } = memory;
+    this.#checksums =
+      checksums === null ? null : new Uint32Array(checksums, 0, checksums.byteLength / CHECKSUM_BYTES);
+    this.#digests =
+      digests === null ? null : new BigUint64Array(digests, 0, digests.byteLength / DIGEST_BYTES);
   }
 
   /** Makes room for these blocks. The caller tells the others afterwards. Throws RangeError when there are too many pages. */
   static publish(memory: RamMemory, blocks: readonly MappedBlock[]): void {
     const { bitmapsBytes, pages } = placesOf(blocks);
     memory.bitmaps.grow(bitmapsBytes);
-    memory.checksums?.grow(pages * WORD);
+    memory.checksums?.grow(pages * CHECKSUM_BYTES);
+    memory.digests?.grow(pages * DIGEST_BYTES);
     const json = Buffer.from(JSON.stringify(blocks));
     memory.layout.grow(json.length);
     new Uint8Array(memory.layout).set(json);
@@ -80,6 +94,14 @@ export class RamTables {
     if (this.#checksums !== null) this.#checksums[(this.#firstPage[block] as number) + page] = crc;
   }
 
+  get hasDigests(): boolean {
+    return this.#digests !== null;
+  }
+
+  setDigest(block: number, page: number, digest: bigint): void {
+    if (this.#digests !== null) this.#digests[(this.#firstPage[block] as number) + page] = digest;
+  }
+
   get hasChecksums(): boolean {
     return this.#checksums !== null;
   }
@@ -92,10 +114,26 @@ export class RamTables {
 
   /** Checksums of a block's pages; those of pages that are not present mean nothing. */
   checksums(block: number): Uint32Array {
+    const { start, end } = this.#pagesOf(block);
+    return (this.#checksums ?? new Uint32Array(0)).subarray(start, end);
+  }
+
+  /** Digests of a block's pages; those of pages that are not present mean nothing. */
+  digests(block: number): BigUint64Array {
+    const { start, end } = this.#pagesOf(block);
+    return (this.#digests ?? new BigUint64Array(0)).subarray(start, end);
+  }
+
+  #pagesOf(block: number): { start: number; end: number } {
     const start = this.#firstPage[block] as number;
     const { usedLength, pageSize } = this.blocks[block] as MappedBlock;
-    return (this.#checksums ?? new Uint32Array(0)).subarray(start, start + usedLength / pageSize);
+    return { start, end: start + usedLength / pageSize };
   }
+}
+
+/** 64 bits that two different pages have alike once in 10^19 times: of SHA-1, which processors have instructions for. */
+export function digestOf(page: Uint8Array): bigint {
+  return hash("sha1", page, "buffer").readBigUInt64LE(0);
 }
 
 function placesOf(blocks: readonly MappedBlock[]): {

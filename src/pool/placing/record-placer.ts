@@ -2,6 +2,7 @@ import { Buffer } from "node:buffer";
 import { MultifdError } from "../../errors.ts";
 import {
   layOut,
+  layOutBlock,
   type MappedLayout,
   RAM_SECTION_END,
   ramEndSection,
@@ -70,8 +71,12 @@ export class RecordPlacer implements RecordSink {
   }
 
   listed(ram: RamListed): void {
-    const { image, capacity } = this.#task;
-    const layout = layOut(image.base, Buffer.concat(this.#head), ram);
+    const { image, capacity, work } = this.#task;
+    const { base } = image;
+    const layout =
+      work.kind === "image"
+        ? layOut(base, Buffer.concat(this.#head), ram)
+        : layOutBlock(base, ram, work.kind === "block" ? work.name : null);
     if (capacity !== null && layout.tailOffset - image.base > capacity) {
       const text = `the image does not fit: it needs more than ${layout.tailOffset - image.base} bytes and its device has ${capacity}; use a larger one, or --format stream`;
       throw new MultifdError("NO_SPACE", text, { capacity });
@@ -83,7 +88,9 @@ export class RecordPlacer implements RecordSink {
       throw error;
     }
     this.#layout = layout;
-    this.#tail = new TailWriter(this.#write, image.fd, layout.tailOffset);
+    // Of a memory that is taken out, the stream around it is dropped.
+    const write = work.kind === "image" ? this.#write : () => Promise.resolve();
+    this.#tail = new TailWriter(write, image.fd, layout.tailOffset);
     this.#control.setLaidOut();
   }
 

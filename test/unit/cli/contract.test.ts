@@ -74,7 +74,9 @@ test("the contract page has a valid example of every event", () => {
   const shown = examples.map((line) => {
     const event = JSON.parse(line);
     expect(matches(event), `${line}: ${JSON.stringify(matches.errors)}`).toBe(true);
-    return event.event === "completed" && "checked" in event ? "completedVerify" : event.event;
+    if (event.event !== "completed") return event.event;
+    if ("checked" in event) return "completedVerify";
+    return "differing" in event ? "completedDiff" : "completed";
   });
   expect(new Set(shown)).toEqual(new Set(Object.keys(SAMPLES)));
 });

@@ -32,12 +32,11 @@ test("figures are rounded for people", () => {
   expect(formatChannels(1)).toBe("main + 1 channel");
   expect(formatChannels(4)).toBe("main + 4 channels");
   const bytes = 2 ** 30;
-  expect(formatMoved(bytes, { format: "stream", multifdChannels: 4 }, "read")).toBe(
+  const channel = { channel: "main", bytes, bytesPerSecond: 1 } as const;
+  expect(formatMoved({ bytes, channels: Array(5).fill(channel) }, "read")).toBe(
     "1.0 GiB over main + 4 channels",
   );
-  expect(formatMoved(bytes, { format: "mapped-ram", multifdChannels: 0 }, "written")).toBe(
-    "1.0 GiB, written by QEMU itself,",
-  );
+  expect(formatMoved({ bytes, channels: [] }, "written")).toBe("1.0 GiB, written by QEMU itself,");
 });
 
 test("a save shows bytes, rate and time, as its total is not known", () => {

@@ -4,7 +4,9 @@ import type { CliEvent } from "../../../src/cli/events.ts";
 type Samples = {
   readonly [E in CliEvent as E extends { event: "completed"; checked: unknown }
     ? "completedVerify"
-    : E["event"]]: Required<E>;
+    : E extends { event: "completed"; differing: unknown }
+      ? "completedDiff"
+      : E["event"]]: Required<E>;
 };
 
 const CHANNELS = [
@@ -60,6 +62,17 @@ export const SAMPLES: Samples = {
     blocks: 1025,
     elapsedMs: 480,
     checked: "checksums and structure",
+  },
+  completedDiff: {
+    event: "completed",
+    bytes: 8192,
+    elapsedMs: 10,
+    image: { path: "vm.mfd" },
+    other: { path: "vm.mr" },
+    pages: 2,
+    differing: 1,
+    blocks: [{ name: "mem", pages: 2, differing: 1, firstDiffering: 4096 }],
+    unmatched: ["pc.rom"],
   },
   completedVerify: {
     event: "completed",

@@ -1,0 +1,77 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { MultifdError } from "../../errors.ts";
+import type { RunEvent } from "../events.ts";
+import { feedPlan } from "../feed-run.ts";
+import type { RunOptions } from "../options.ts";
+import type { OutgoingPlan } from "../outgoing.ts";
+import { teller } from "../telling.ts";
+
+/** The side that takes the channels in. */
+export interface Intake {
+  /** Where it is to listen. */
+  readonly listen: string;
+  /** Ends it; the reason is the error. */
+  readonly signal: AbortSignal;
+  /** To be told everything. */
+  readonly onEvent: (event: RunEvent) => void;
+}
+
+/**
+ * Moves a migration from one place to another within this process: what a restore would send to QEMU goes over a socket
+ * of our own to what a save would take from one. So all that holds for both holds here, too. Tells progress of the sending
+ * side, which knows how much there is.
+ * @throws MultifdError the reason of the side that failed first
+ */
+export async function transfer<T>(
+  options: Pick<RunOptions, "image" | "workers" | "signal" | "onEvent" | "log">,
+  plan: OutgoingPlan,
+  take: (intake: Intake) => Promise<T>,
+): Promise<T> {
+  const directory = await mkdtemp(path.join(tmpdir(), "multifd-transfer-"));
+  const failing = new AbortController();
+  const signal = AbortSignal.any([failing.signal, ...(options.signal === undefined ? [] : [options.signal])]);
+  const tell = teller(options);
+  const failed = (error: unknown): never => {
+    failing.abort(error);
+    throw error;
+  };
+  let feeding: Promise<unknown> = Promise.resolve();
+  const feed = (connect: string): Promise<unknown> =>
+    feedPlan(
+      {
+        ...{ connect, signal, workers: options.workers, log: options.log },
+        onEvent: (event) => event.event === "progress" && tell(event),
+      },
+      plan,
+    ).catch((error: unknown) => (isConsequence(error) ? Promise.reject(error) : failed(error)));
+  try {
+    const taking = take({
+      listen: `unix:${path.join(directory, "s")}`,
+      signal,
+      onEvent: (event) => {
+        if (event.event === "listening") feeding = feed(event.address);
+        // Looked at below.
+        feeding.catch(() => undefined);
+      },
+    }).catch(failed);
+    const [taken] = await Promise.allSettled([taking]);
+    const [fed] = await Promise.allSettled([feeding]);
+    if (taken.status === "fulfilled") return taken.value;
+    // A sender that gives up ends main first, which looks like a migration that was cut.
+    const cut = codeOf(taken.reason) === "STREAM_INCOMPLETE";
+    throw cut && fed.status === "rejected" && !isConsequence(fed.reason) ? fed.reason : taken.reason;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** The other side went away: it says why. */
+function isConsequence(error: unknown): boolean {
+  return codeOf(error) === "DESTINATION_CLOSED" || codeOf(error) === "CONNECT_FAILED";
+}
+
+function codeOf(error: unknown): string | null {
+  return error instanceof MultifdError ? error.code : null;
+}
