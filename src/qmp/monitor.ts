@@ -37,6 +37,8 @@ export interface Monitor {
   execute(command: string, args?: object, options?: ExecuteOptions): Promise<unknown>;
   /** Calls `listener` for every event from now on; returns how to stop that. Events may be lost: poll for what matters. */
   onEvent(listener: (event: QmpEvent) => void): () => void;
+  /** The domain as libvirt defines it, secrets included; only where libvirt runs it. */
+  readonly domainXml?: () => Promise<string>;
   /** Lets go of the monitor; QEMU itself runs on. What is outstanding rejects. */
   close(): Promise<void>;
 }

@@ -75,6 +75,8 @@ class VirshMonitor implements Monitor {
     return () => {};
   }
 
+  readonly domainXml = (): Promise<string> => this.#virsh.domainXml();
+
   async close(): Promise<void> {
     this.#closed = true;
     this.#virsh.stop();
@@ -114,6 +116,14 @@ class Virsh {
     if (answer.kind === "answer") return answer.result;
     if (answer.kind === "refusal") throw refusal(command, answer.error);
     throw this.failure(`virsh said ${JSON.stringify(ended.stdout.slice(0, 80))}`);
+  }
+
+  /** The running domain, as virDomainRestore wants it. */
+  async domainXml(): Promise<string> {
+    const args = ["dumpxml", "--migratable", "--security-info", `--domain=${this.#domain}`];
+    const ended = await this.#run(args, this.#commandTimeoutMs);
+    if (ended.status === 0 && !ended.timedOut) return ended.stdout;
+    throw this.failure(ended.stderr.trim() || "virsh dumpxml gave no answer");
   }
 
   /** What a command of virsh itself prints. */

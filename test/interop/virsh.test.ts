@@ -53,6 +53,8 @@ describeWithLibvirt("a domain of a real libvirt", () => {
       message: expect.stringContaining("domain is not running"),
     });
 
+    expect(found.converted.state).toMatch(/^running/);
+
     const { report, verified, xml, cookie, dumped, ours, restored } = found.byLibvirt;
     expect(report).toMatchObject({
       ...{ format: "libvirt", complete: true, running: false, imageFormat: "raw", version: 2, problem: null },

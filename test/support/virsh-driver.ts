@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { closeSync, fstatSync, openSync, readlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { inspect, save, saveVm, verify } from "../../src/index.ts";
+import { convert, inspect, save, saveVm, verify } from "../../src/index.ts";
 import { libvirtHome } from "../../src/qmp/libvirt-home.ts";
 import type { Monitor } from "../../src/qmp/monitor.ts";
 import { connectVirsh } from "../../src/qmp/virsh.ts";
@@ -30,6 +30,8 @@ export interface VirshFindings {
   readonly driven: { readonly qemuVersion: string | null; readonly channels: number; readonly state: string };
   readonly afterQuit: string;
   readonly gone: Failure;
+  /** The last image, converted for libvirt, and restored by it. */
+  readonly converted: { readonly state: string };
   readonly byLibvirt: LibvirtSaves;
 }
 
@@ -140,6 +142,7 @@ try {
     afterSave: virsh("domstate", DOMAIN, "--reason"),
     driven: await drive(monitor),
     ...(await end(monitor)),
+    converted: await comeBack(),
     byLibvirt: await saveAnew(),
   };
   console.log(JSON.stringify(findings));
@@ -164,6 +167,16 @@ async function drive(monitor: Monitor): Promise<VirshFindings["driven"]> {
 async function saveAnew(): Promise<LibvirtSaves> {
   virsh("start", DOMAIN);
   return await saveByLibvirt(virsh, DOMAIN, directory);
+}
+
+/** What we saved of a running domain over four channels, compressed, is libvirt's again. */
+async function comeBack(): Promise<VirshFindings["converted"]> {
+  const output = path.join(directory, "converted.save");
+  await convert({ image: path.join(directory, "last.mfd"), output, format: "libvirt" });
+  virsh("restore", output);
+  const state = virsh("domstate", DOMAIN, "--reason");
+  virsh("destroy", DOMAIN);
+  return { state };
 }
 
 async function end(monitor: Monitor): Promise<Pick<VirshFindings, "afterQuit" | "gone">> {

@@ -55,7 +55,7 @@ export function addConvertCommand(program: Command, output: Output): void {
         parseChannels,
       ),
     )
-    .option("--xml <path>", "the domain's XML, for libvirt (default: the source's, if it is libvirt's)")
+    .option("--xml <path>", "the domain's XML, for libvirt (default: the source's, if libvirt ran it)")
     .option("--running", "for libvirt: the domain runs when it is restored (default: if it did)")
     .option("--paused", "for libvirt: it does not")
     .addOption(

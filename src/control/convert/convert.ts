@@ -16,7 +16,7 @@ import { userMeta } from "../seal.ts";
 import { StreamFormat } from "../stream-format.ts";
 import { teller } from "../telling.ts";
 import { checkConvertOptions } from "../validate.ts";
-import { LibvirtFormat } from "./libvirt-format.ts";
+import { DOMAIN_XML, LibvirtFormat } from "./libvirt-format.ts";
 import { type SavedSource, withSource } from "./source.ts";
 import { type Intake, transfer } from "./transfer.ts";
 
@@ -31,7 +31,7 @@ export interface ConvertOptions
   readonly format: "stream" | "mapped-ram" | "libvirt";
   /** Of a stream: its multifd channels, 0..255; those of the source, or 4, when left out. */
   readonly channels?: number | undefined;
-  /** With format libvirt: the domain's XML; that of the source, if it is one of libvirt, when left out. */
+  /** With format libvirt: the domain's XML; that of the source, if libvirt ran it, when left out. */
   readonly xml?: string | undefined;
   /** With format libvirt: whether the domain runs when it is restored; as it did when it was saved, when left out. */
   readonly running?: boolean | undefined;
@@ -141,7 +141,7 @@ function libvirtStart(
   { xml: given, running, image, force }: ConvertOptions,
   { domain, metadata }: SavedSource,
 ): { xml: string; running: boolean } {
-  const xml = given ?? domain?.xml;
+  const xml = given ?? domain?.xml ?? metadata?.user[DOMAIN_XML];
   if (xml === undefined) {
     const text = `${image} has no domain XML in it: give it with --xml (virsh dumpxml --migratable DOMAIN)`;
     throw new MultifdError("USAGE", text, {});

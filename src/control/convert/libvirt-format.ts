@@ -9,6 +9,9 @@ import type { ImageFacts } from "../events.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "../save-format.ts";
 import type { Streams } from "../streams.ts";
 
+/** Key of the user's metadata under which a save of a domain keeps its XML. */
+export const DOMAIN_XML = "libvirt.xml";
+
 /** What stands in libvirt's header. */
 export interface LibvirtStart {
   readonly xml: string;

@@ -1,7 +1,10 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
+import { DOMAIN_XML } from "../../control/convert/libvirt-format.ts";
 import type { CompletedEvent } from "../../control/events.ts";
 import { DEFAULT_CHANNELS } from "../../control/options.ts";
+import { SILENT } from "../../control/silent-log.ts";
 import { MultifdError } from "../../errors.ts";
+import type { Monitor } from "../../qmp/monitor.ts";
 import { recordDisks } from "../disks/record.ts";
 import { type VmSession, withVm } from "../session.ts";
 import type { Engine } from "./engine.ts";
@@ -27,9 +30,24 @@ export async function saveVm(options: SaveVmOptions): Promise<CompletedEvent> {
     refuseUnfit(survey, monitor);
     await refuseBackups(monitor);
     checkCompression(options);
-    const engine = engineFor(session, options);
-    return await new VmSave(session, options, planOf(session, options), engine).execute();
+    const described = { ...options, meta: { ...(await domainOf(monitor, options)), ...options.meta } };
+    const engine = engineFor(session, described);
+    return await new VmSave(session, described, planOf(session, described), engine).execute();
   });
+}
+
+/** What libvirt needs to make the domain again: an image that is converted for it begins with that. */
+async function domainOf(
+  { domainXml }: Monitor,
+  { log = SILENT }: SaveVmOptions,
+): Promise<Record<string, string>> {
+  if (domainXml === undefined) return {};
+  try {
+    return { [DOMAIN_XML]: await domainXml() };
+  } catch (error) {
+    log.warn({}, `the image will not have the domain's XML: ${(error as Error).message}`);
+    return {};
+  }
 }
 
 function engineFor({ monitor, survey }: VmSession, options: SaveVmOptions): Engine {
