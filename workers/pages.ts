@@ -38,7 +38,7 @@ async function readStretches(task: PagesTask): Promise<PagesRead> {
       const block = task.blocks[stretch.block] as MappedBlock;
       const place = bitmapOf(block, stretch);
       const pieces = piecesOf(block, stretch, await readSpan(task.fd, place.offset, place.length));
-      const take = await rangeTaker(task, stretch);
+      const { take, finish } = await rangeTaker(task, stretch);
       for await (const { piece, bytes } of readPieces(task, block, pieces, slots)) {
         if (control.giveUp) break;
         if (bytes !== null) for (const range of piece.ranges) take(range, piece, bytes);
@@ -46,6 +46,7 @@ async function readStretches(task: PagesTask): Promise<PagesRead> {
         for (const { runs } of piece.ranges) for (const run of runs) moved += run.end - run.start;
         control.setMoved(task.connection, moved);
       }
+      if (!control.giveUp) finish();
     }
     return { ranges };
   } finally {
@@ -73,23 +74,27 @@ async function* readPieces(
   });
 }
 
-/** What is to be done with a range. */
-async function rangeTaker(
-  { fd, work, blocks }: PagesTask,
-  stretch: Stretch,
-): Promise<(range: Range, piece: Piece, bytes: Uint8Array) => void> {
+/** What is to be done with each range of a stretch that has pages, and then. */
+interface RangeTaker {
+  take(range: Range, piece: Piece, bytes: Uint8Array): void;
+  finish(): void;
+}
+
+async function rangeTaker({ fd, work, blocks }: PagesTask, stretch: Stretch): Promise<RangeTaker> {
+  const nothing = (): void => undefined;
   switch (work.kind) {
     case "holes":
-      return () => undefined;
+      return { take: nothing, finish: nothing };
     case "sum": {
       const before = rangesBefore(blocks, stretch.block);
       const table = new DataView(work.sums);
-      return (range, piece, bytes) =>
+      const take: RangeTaker["take"] = (range, piece, bytes) =>
         table.setUint32(4 * (before + range.number), rangeSum(range, piece, bytes));
+      return { take, finish: nothing };
     }
     case "compare": {
       const sums = await StretchSums.read(fd, work.sumsOffset, blocks, stretch);
-      return (range, piece, bytes) => sums.check(range, piece, bytes);
+      return { take: (...range) => sums.check(...range), finish: () => sums.finish() };
     }
   }
 }

@@ -50,7 +50,7 @@ async function sendMain(task: SynthesisTask, part: MainPart, lane: Lane): Promis
       case "barrier":
         return lane.unlessLost(lockstep.syncsSent(++barriers));
       case "pages":
-        return sendRecords(task, part, lane);
+        return sendAllRecords(task, part, lane);
       case "tail":
         return lane.unlessLost(lockstep.allDelivered());
     }
@@ -79,6 +79,14 @@ async function copy(
     if (!(await lane.send([bytes]))) return false;
   }
   return true;
+}
+
+/** Before the barrier behind them: a bit that was lost would make a zero page of one that a channel sends. */
+async function sendAllRecords(task: SynthesisTask, part: MainPart, lane: Lane): Promise<boolean> {
+  const from = lane.position;
+  if (!(await sendRecords(task, part, lane))) return false;
+  if (lane.position - from === part.recordBytes) return true;
+  throw damaged("the bitmaps of the RAM blocks", "they are not what they were when the restore began");
 }
 
 /** Main's part of RAM: zero pages, and without multifd all the others as well. */
@@ -212,6 +220,7 @@ async function eachPiece(
     if (sums !== null) for (const range of piece.ranges) sums.check(range, piece, bytes);
     if (!(await send(piece, bytes))) return false;
   }
+  sums?.finish();
   return true;
 }
 

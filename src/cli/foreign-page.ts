@@ -118,9 +118,10 @@ ${copied([jsonLine({ execute: "cont" })])}`;
 function describeLibvirtRestore({ path, base, complete, imageFormat, streamOffset }: LibvirtReport): string {
   if (!complete) return section("To restore it", [["", "libvirt never finished it: use another one"]]);
   const [image] = imageArgument(path);
+  const inOneStep = `multifd-helper restore ${image}${base === 0 ? "" : ` --offset ${base}`} -- QEMU ARGUMENTS…`;
   const unpack = `tail -c +${streamOffset + 1} ${image}${imageFormat === "raw" ? "" : ` | ${imageFormat} -dc`} >vm.stream`;
   return section("To restore it", [
     ["by libvirt", base === 0 ? `virsh restore ${image}` : undefined],
-    ["without", imageFormat === "sparse" ? undefined : `take QEMU's stream out: ${unpack}`],
+    ["without", imageFormat === "sparse" ? inOneStep : `take QEMU's stream out: ${unpack}`],
   ]);
 }

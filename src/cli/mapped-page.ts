@@ -72,12 +72,16 @@ function describeUserData({ metadata }: MappedRamReport): string[] {
   return rows.length === 0 ? [] : [section("Metadata", rows)];
 }
 
-function describeRestore({ machine, capabilities, path, base, sealed }: MappedRamReport): string {
+function describeRestore({ machine, capabilities, path, base, seal }: MappedRamReport): string {
   const machineName = quoteForShell(machine) ?? "as at the source";
   const [image] = imageArgument(path);
   const offset = base === 0 ? "" : ` --offset ${base}`;
   const requirements = section("To restore it", [
-    ["in one step", sealed ? `multifd-helper restore ${image}${offset} -- QEMU ARGUMENTS…` : undefined],
+    [
+      "in one step",
+      seal === "never finished" ? undefined : `multifd-helper restore ${image}${offset} -- QEMU ARGUMENTS…`,
+    ],
+    ["", seal === "never finished" ? undefined : "any QEMU, 7.2 or later; its RAM need not be zero"],
     ["or by hand", `start QEMU with -machine ${machineName} -incoming defer -S`],
     [
       "the rest",

@@ -130,6 +130,8 @@ export interface MainPart {
   /** Of all bytes of main, those that were already sent included. */
   readonly length: number;
   readonly steps: readonly CheckedStep[];
+  /** Of the step "pages", by the bitmaps as they were checked. */
+  readonly recordBytes: number;
   /** The destination's RAM is known to be zero. */
   readonly zeroedRam: boolean;
 }

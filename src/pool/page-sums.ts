@@ -1,6 +1,6 @@
 import { crc32 } from "node:zlib";
 import { MultifdError } from "../errors.ts";
-import { type MappedBlock, rangeCount } from "../formats/mapped-ram/model.ts";
+import { type MappedBlock, RANGE_BYTES, rangeCount } from "../formats/mapped-ram/model.ts";
 import type { Piece, Range, Stretch } from "../formats/mapped-ram/ranges.ts";
 import { readSpan } from "../io/file-io.ts";
 
@@ -23,11 +23,13 @@ export class StretchSums {
   readonly #block: MappedBlock;
   readonly #first: number;
   readonly #table: DataView;
+  /** Ranges that were checked, counted from the stretch's first one. */
+  readonly #checked = new Set<number>();
 
   private constructor(block: MappedBlock, first: number, stored: Uint8Array) {
     this.#block = block;
     this.#first = first;
-    this.#table = new DataView(stored.buffer, stored.byteOffset);
+    this.#table = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
   }
 
   /** @param sumsOffset file offset of the checksums of all blocks */
@@ -45,13 +47,31 @@ export class StretchSums {
 
   /** Throws IMAGE_DAMAGED. */
   check(range: Range, piece: Piece, bytes: Uint8Array): void {
-    if (this.#table.getUint32(4 * (range.number - this.#first)) === rangeSum(range, piece, bytes)) return;
-    const block = this.#block;
-    const offset = block.pagesOffset + (range.runs[0]?.start ?? 0);
-    throw new MultifdError(
+    const place = range.number - this.#first;
+    this.#checked.add(place);
+    if (this.#table.getUint32(4 * place) === rangeSum(range, piece, bytes)) return;
+    const offset = this.#block.pagesOffset + (range.runs[0]?.start ?? 0);
+    throw this.#mismatch(offset, range.number);
+  }
+
+  /**
+   * To be called when all ranges with pages were checked: the others have the checksum 0, unless the bitmap has lost bits
+   * since it was checked itself. Throws IMAGE_DAMAGED.
+   */
+  finish(): void {
+    for (let place = 0; place < this.#table.byteLength / 4; place++) {
+      if (this.#checked.has(place) || this.#table.getUint32(4 * place) === 0) continue;
+      const range = this.#first + place;
+      throw this.#mismatch(this.#block.pagesOffset + range * RANGE_BYTES, range);
+    }
+  }
+
+  #mismatch(offset: number, range: number): MultifdError {
+    const { name } = this.#block;
+    return new MultifdError(
       "IMAGE_DAMAGED",
-      `the image is damaged: pages of RAM block "${block.name}" at file offset ${offset} do not match their checksum; use another copy of the image`,
-      { offset, block: block.name, range: range.number },
+      `the image is damaged: pages of RAM block "${name}" at file offset ${offset} do not match their checksum; use another copy of the image`,
+      { offset, block: name, range },
     );
   }
 }

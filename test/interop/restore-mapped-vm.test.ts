@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
 import { compareFiles, fillRam } from "../../src/demo/ram-pattern.ts";
+import { encodeLibvirtHeader } from "../../src/formats/libvirt/header.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { waitMigration } from "../../src/vm/migration.ts";
 import { plainSettings, set } from "../support/file-lab.ts";
@@ -67,5 +68,25 @@ describeBothQemus("a mapped-ram image into a QEMU that is driven", ({ seven, ten
     expect(await helper.success()).toMatchObject({ image: { format: "mapped-ram", uuid: null } });
     expect(helper.stderr).toMatch(/no seal .* nothing is checksummed/);
     await expectArrived(into);
+  });
+
+  test("libvirt's file: its UUID is compared, and the VM runs as libvirt's did", async () => {
+    const xml = Buffer.from(`<domain><uuid>${UUID}</uuid></domain>\0`);
+    const header = encodeLibvirtHeader({
+      ...{ complete: true, running: true, format: "sparse", cookieOffset: null },
+      dataLength: xml.length,
+    });
+    await writeFile(image(), Buffer.concat([header, xml]));
+    const saved = await vm(ten, "paused", { uuid: UUID });
+    await set(saved.process, plainSettings(0, false));
+    await saved.qmp.execute("migrate", { uri: `file:${image()},offset=${header.length + xml.length}` });
+    await waitMigration(saved.qmp, 60_000);
+    const other = await vm(ten, "incoming", { uuid: UUID.replace("0", "1") });
+    const refused = start(["restore", image(), "--json", "--qmp", other.monitorPath]);
+    expect(await refused.failure()).toMatchObject({ code: "VM_MISMATCH", status: 4 });
+    const into = await vm(ten, "incoming", { uuid: UUID });
+    const helper = start(["restore", image(), "--json", "--qmp", into.monitorPath]);
+    expect(await helper.success()).toMatchObject({ image: { format: "mapped-ram", vmUuid: UUID } });
+    expect(await into.status()).toBe("running");
   });
 });

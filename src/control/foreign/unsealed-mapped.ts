@@ -1,9 +1,7 @@
-import { streamSpans } from "../../formats/mapped-ram/model.ts";
 import type { Source } from "../../io/source.ts";
-import { readPages } from "../mapped-ram/pages.ts";
+import { openContents } from "../mapped-ram/contents.ts";
 import { openFileOf } from "../mapped-ram/report.ts";
-import { sumStream, walkStream } from "../mapped-ram/stream.ts";
-import { Meter } from "../meter.ts";
+import { verifyContents } from "../mapped-ram/verify.ts";
 import type { RunOptions } from "../options.ts";
 import type { VerifyReport } from "../reports.ts";
 import { SILENT } from "../silent-log.ts";
@@ -17,18 +15,12 @@ export async function verifyUnsealed(
   options: RunOptions,
   source: Source,
 ): Promise<Omit<VerifyReport, "path">> {
-  const meter = new Meter();
-  const { fd, bytes: end } = openFileOf(source);
-  const stream = await walkStream(fd, source.base, end);
-  const { presentPages } = await sumStream(fd, stream);
-  const { ranges, bytes } = await readPages(options, fd, stream.blocks, presentPages, {
-    kind: "holes",
-    saving: false,
-  });
-  if (stream.undecided.length > 0) {
-    const why = stream.undecided.join("; ");
+  const contents = await openContents(openFileOf(source), source.base);
+  const verified = await verifyContents(options, source.fd, contents);
+  const { undecided } = contents.stream;
+  if (undecided.length > 0) {
+    const why = undecided.join("; ");
     (options.log ?? SILENT).warn({}, `not all of QEMU's stream in ${options.image} was followed: ${why}`);
   }
-  const own = streamSpans(stream).reduce((sum, { length }) => sum + length, 0);
-  return { checked: "structure only", blocks: ranges, bytes: bytes + own, elapsedMs: meter.elapsedMs };
+  return verified;
 }

@@ -46,7 +46,8 @@ export async function planMapped(
   const steps = await checkedSteps(fd, synthesiseMain(stream, channels === 0 ? null : mode));
   const tally = channels === 0 ? { packets: 0, pages: 0 } : await countPackets(fd, stream.blocks, ring);
   const records = recordBytes(contents, channels === 0, zeroedRam);
-  const main: MainPart = { kind: "main", steps, zeroedRam, length: mainBytes(steps) + records };
+  const length = mainBytes(steps) + records;
+  const main: MainPart = { kind: "main", steps, recordBytes: records, zeroedRam, length };
   const syncs = barrierCount(steps);
   const common = { fd, blocks: stream.blocks, sumsOffset, multifdChannels: channels };
   const task = (part: MainPart | ChannelPart, ring: RingPlan): Omit<SynthesisTask, keyof OutgoingTask> => {

@@ -40,7 +40,7 @@ export async function checkBeforehand(
 }
 
 /** The same as verifyMapped for a file with or without a seal of ours. */
-async function verifyContents(
+export async function verifyContents(
   options: RunOptions,
   fd: number,
   { stream, presentPages, sumsOffset }: MappedContents,

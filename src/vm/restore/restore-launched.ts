@@ -2,7 +2,8 @@ import type { CompletedEvent } from "../../control/events.ts";
 import { MultifdError } from "../../errors.ts";
 import { Guardian } from "../guard/guardian.ts";
 import { type LaunchedQemu, type LaunchOptions, launchQemu } from "./launch.ts";
-import { type RestoreVmOptions, restoreInto, sealedImage } from "./restore-vm.ts";
+import { type RestoreVmOptions, restoreInto } from "./restore-vm.ts";
+import { readSaved } from "./saved-image.ts";
 
 /** A restored VM, and the QEMU that was started for it. */
 export interface LaunchedVm {
@@ -21,7 +22,7 @@ export interface RestoreLaunchedOptions extends Omit<RestoreVmOptions, "beforeRu
  * @throws MultifdError USAGE, QEMU_MISSING, QEMU_FAILED, and what restoreVm() throws
  */
 export async function restoreLaunched(options: RestoreLaunchedOptions): Promise<LaunchedVm> {
-  const image = await sealedImage(options);
+  const saved = await readSaved(options);
   const qemu = await launchQemu(options);
   const guardian = await Guardian.start(["kill", String(qemu.pid), qemu.directory]).catch(
     async (error: unknown) => {
@@ -34,7 +35,7 @@ export async function restoreLaunched(options: RestoreLaunchedOptions): Promise<
     try {
       const completed = await restoreInto(
         monitor,
-        image,
+        saved,
         {
           ...options,
           beforeRun: async (run) => {

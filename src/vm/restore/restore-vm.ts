@@ -1,30 +1,24 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent, RunEvent, VmEvent } from "../../control/events.ts";
-import { inspect, NO_UUID, namedUuid } from "../../control/inspect.ts";
-import { DEFAULT_CHANNELS, type Log, type RestoreOptions } from "../../control/options.ts";
-import type {
-  DestinationNeeds,
-  LibvirtReport,
-  MappedRamReport,
-  QemuStreamReport,
-  RestorableReport,
-} from "../../control/reports.ts";
+import { NO_UUID } from "../../control/inspect.ts";
+import type { Log, RestoreOptions } from "../../control/options.ts";
+import type { RestorableReport } from "../../control/reports.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import { teller } from "../../control/telling.ts";
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { checkDisks } from "../disks/check.ts";
 import { recordLayers } from "../disks/record.ts";
-import { unreadable } from "../engine-file/restore.ts";
 import { QemuWatch } from "../qemu-watch.ts";
 import { runState, surveyVm } from "../survey.ts";
 import { openMonitor, type VmTarget } from "../target.ts";
 import { compareVm } from "./compare.ts";
 import { explainLock } from "./disk-lock.ts";
-import { feedImage } from "./feed-image.ts";
+import { feedPages, feedStreams } from "./feed-image.ts";
 import { incomingInfo, refused } from "./incoming.ts";
 import { loadMapped } from "./load-mapped.ts";
 import { checkRamFiles, isRamZero } from "./ram-files.ts";
+import { readSaved, type SavedImage } from "./saved-image.ts";
 
 export interface RestoreVmOptions extends Omit<RestoreOptions, "connect" | "zeroedRam"> {
   /**
@@ -50,50 +44,13 @@ export async function restoreVm(
   options: RestoreVmOptions & { readonly vm: VmTarget },
 ): Promise<CompletedEvent> {
   throwIfAborted(options.signal);
-  const image = await sealedImage(options);
+  const saved = await readSaved(options);
   const monitor = await openMonitor(options.vm);
   try {
-    return await restoreInto(monitor, image, options, `the QEMU at ${monitor.place}`);
+    return await restoreInto(monitor, saved, options, `the QEMU at ${monitor.place}`);
   } finally {
     await monitor.close();
   }
-}
-
-/** Reads what the image says; what can be refused without a QEMU is refused here. */
-export async function sealedImage(
-  options: Pick<RestoreVmOptions, "image" | "offset" | "force" | "engine">,
-): Promise<RestorableReport> {
-  const report = await inspect({ image: options.image, offset: options.offset });
-  if (report.format === "qemu-stream" || report.format === "libvirt") {
-    return sparseContents(report);
-  }
-  if (!report.sealed && !isForeign(report)) {
-    const text = `${options.image} was never finished: its save failed or is still going on; use another image`;
-    throw new MultifdError("NOT_SEALED", text, {});
-  }
-  if (report.format === "stream" && options.engine === "file") throw unreadable();
-  if (report.metadata?.vm?.ranOn && options.force !== true) {
-    const text = `the VM in ${options.image} ran on after it was saved, so that its disks do not fit its memory any more; use --force if it has none, or if you have the disks of that moment`;
-    throw new MultifdError("VM_RAN_ON", text, {});
-  }
-  return report;
-}
-
-/** What libvirt calls sparse is mapped-ram behind a header of its own. Throws NOT_SEALED, NOT_AN_IMAGE. */
-function sparseContents(report: QemuStreamReport | LibvirtReport): MappedRamReport {
-  if (report.format === "libvirt" && !report.complete) {
-    const text = `libvirt never finished ${report.path}: use another image`;
-    throw new MultifdError("NOT_SEALED", text, {});
-  }
-  if (report.format === "libvirt" && report.contents?.format === "mapped-ram") return report.contents;
-  const what = report.format === "libvirt" ? "an image of libvirt" : "a migration stream as QEMU sent it";
-  const text = `${report.path} is ${what}: inspect shows how to restore it; or make an image of it with convert`;
-  throw new MultifdError("NOT_AN_IMAGE", text, {});
-}
-
-/** QEMU alone wrote it, and it may be whole. */
-function isForeign(report: RestorableReport): boolean {
-  return report.format === "mapped-ram" && report.seal === "none of multifd-helper";
 }
 
 /**
@@ -102,13 +59,13 @@ function isForeign(report: RestorableReport): boolean {
  */
 export async function restoreInto(
   monitor: Monitor,
-  image: RestorableReport,
+  saved: SavedImage,
   options: RestoreVmOptions,
   place: string,
 ): Promise<CompletedEvent> {
   const qemu = new QemuWatch(monitor.pid);
   try {
-    return await new VmRestore(monitor, image, options, qemu, place).execute();
+    return await new VmRestore(monitor, saved, options, qemu, place).execute();
   } finally {
     qemu.close();
   }
@@ -116,7 +73,7 @@ export async function restoreInto(
 
 class VmRestore {
   readonly #monitor: Monitor;
-  readonly #image: RestorableReport;
+  readonly #saved: SavedImage;
   readonly #options: RestoreVmOptions;
   readonly #qemu: QemuWatch;
   readonly #tell: (event: RunEvent) => void;
@@ -128,14 +85,14 @@ class VmRestore {
 
   constructor(
     monitor: Monitor,
-    image: RestorableReport,
+    saved: SavedImage,
     options: RestoreVmOptions,
     qemu: QemuWatch,
     place: string,
   ) {
     this.#place = place;
     this.#monitor = monitor;
-    this.#image = image;
+    this.#saved = saved;
     this.#options = options;
     this.#qemu = qemu;
     this.#tell = teller(options);
@@ -145,7 +102,7 @@ class VmRestore {
   async execute(): Promise<CompletedEvent> {
     await this.#check();
     const completed = await this.#load();
-    const run = this.#options.run ?? this.#image.metadata?.vm?.running ?? false;
+    const run = this.#options.run ?? this.#saved.running;
     await this.#options.beforeRun?.(run);
     await this.#letRun(run);
     this.#tell(completed);
@@ -158,18 +115,18 @@ class VmRestore {
     const survey = await surveyVm(this.#monitor);
     this.#uuid = survey.uuid;
     refuseUnlessWaiting(survey.status, survey.migration, this.#place);
-    const comparison = { place: this.#place, uuid: uuid ?? savedUuid(this.#image), force };
-    await compareVm(this.#image, survey, this.#monitor, comparison, this.#log);
+    const comparison = { place: this.#place, uuid: uuid ?? this.#saved.uuid, force };
+    await compareVm(this.#saved.report, survey, this.#monitor, comparison, this.#log);
     await this.#checkDisks(force);
     if (this.#sendsPages) this.#zeroedRam = await isRamZero(this.#monitor, clearRam);
-    else if (needsZeroedRam(this.#image) && !(force && !clearRam))
+    else if (needsZeroedRam(this.#saved.report) && !(force && !clearRam))
       await checkRamFiles(this.#monitor, clearRam);
   }
 
   async #checkDisks(force: boolean): Promise<void> {
-    const saved = this.#image.metadata?.vm?.disks ?? [];
+    const saved = this.#saved.report.metadata?.vm?.disks ?? [];
     try {
-      await checkDisks(saved, await recordLayers(this.#monitor), this.#image.path);
+      await checkDisks(saved, await recordLayers(this.#monitor), this.#saved.report.path);
     } catch (error) {
       if (!force) throw error;
       this.#log.warn({}, `${(error as Error).message}; going on because of --force`);
@@ -178,22 +135,22 @@ class VmRestore {
 
   /** A mapped-ram image goes through channels of ours. */
   get #sendsPages(): boolean {
-    return this.#image.format === "mapped-ram" && this.#options.engine !== "file";
+    return this.#saved.report.format === "mapped-ram" && this.#options.engine !== "file";
   }
 
   async #load(): Promise<CompletedEvent> {
     try {
-      const image = this.#image;
+      const image = this.#saved.report;
       const options = this.#options;
       const begun = (): void => this.#tellVm("migrating");
       let completed: CompletedEvent;
       if (image.format === "stream") {
-        completed = await feedImage(this.#monitor, image.destination as DestinationNeeds, options, begun);
+        completed = await feedStreams(this.#monitor, image, options, begun);
       } else if (options.engine === "file") {
         completed = await loadMapped(this.#monitor, image, options, begun);
       } else {
         const own = { zeroedRam: this.#zeroedRam, uuid: this.#uuid ?? NO_UUID };
-        completed = await feedImage(this.#monitor, pagesNeed(image, options), { ...options, ...own }, begun);
+        completed = await feedPages(this.#monitor, image, { ...options, ...own }, begun);
       }
       this.#tellVm("migrated");
       return completed;
@@ -237,26 +194,4 @@ function refuseUnlessWaiting(status: string, migration: string, place: string): 
 /** QEMU leaves out zero pages of a mapped-ram image, as a rule. */
 function needsZeroedRam(image: RestorableReport): boolean {
   return image.format === "mapped-ram" || image.destination?.zeroedRam === true;
-}
-
-/** The channels are ours to choose, and what they carry is an ordinary migration. */
-function pagesNeed(
-  { machine, capabilities }: MappedRamReport,
-  { channels = DEFAULT_CHANNELS }: RestoreVmOptions,
-): DestinationNeeds {
-  return {
-    machine,
-    multifd: channels > 0,
-    multifdChannels: channels,
-    multifdCompression: "none",
-    uuid: null,
-    capabilities: capabilities.filter((name) => name !== "mapped-ram"),
-    zeroedRam: false,
-  };
-}
-
-/** undefined: nothing in the image tells; null: the VM had none. */
-function savedUuid({ metadata }: RestorableReport): string | null | undefined {
-  if (metadata?.vm) return metadata.vm.uuid;
-  return metadata?.vmUuid == null ? undefined : namedUuid(metadata.vmUuid);
 }
