@@ -216,7 +216,7 @@ describeEachQemu("a destination that is not what the image needs", (binary) => {
 
   test("it expects 6 channels where the image has 4", async () => {
     const { address, monitor } = await startIncoming(vms, binary, { channels: 6 }, { ramBytes, extraArgs });
-    const result = await restored(address, "--stall-timeout", "2");
+    const result = await restored(address, "--stall-timeout", "1");
     expectFailure(result, "STALLED", 6);
     await monitor.alive(); // it waits for the rest of its channels, and can be told to quit
     monitor.stop();
