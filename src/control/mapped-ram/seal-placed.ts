@@ -110,7 +110,7 @@ async function rangeSums(ram: RamTables, map: RamMapTable): Promise<Uint8Array> 
 async function punchAbsent(fd: number, ram: RamTables): Promise<void> {
   let holes = 0;
   for (const [number, { usedLength, pageSize, pagesOffset }] of ram.blocks.entries()) {
-    for (const { first, count } of absentRuns(ram.bitmap(number), usedLength / pageSize)) {
+    for (const { first, count } of idleRuns(ram.roomy(number), ram.bitmap(number), usedLength / pageSize)) {
       const offset = pagesOffset + first * pageSize;
       try {
         punchHole(fd, offset, count * pageSize);
@@ -124,17 +124,23 @@ async function punchAbsent(fd: number, ram: RamTables): Promise<void> {
   }
 }
 
-function* absentRuns(bits: Uint8Array, pages: number): Generator<{ first: number; count: number }> {
+/** Pages that have, or may have, room in the file without being present. */
+function* idleRuns(
+  roomy: Uint8Array,
+  present: Uint8Array,
+  pages: number,
+): Generator<{ first: number; count: number }> {
   let first = -1;
   for (let page = 0; page <= pages; page++) {
-    // Whole bytes of the bitmap at a time, where nothing changes.
-    if (page % 8 === 0 && page + 8 <= pages && bits[page >> 3] === (first < 0 ? 0xff : 0)) {
+    const idle = page < pages ? (roomy[page >> 3] as number) & ~(present[page >> 3] as number) : 0;
+    // Whole bytes of the bitmaps at a time, where nothing changes.
+    if (page % 8 === 0 && page + 8 <= pages && idle === (first < 0 ? 0 : 0xff)) {
       page += 7;
       continue;
     }
-    const absent = page < pages && !isPresent(bits, page);
-    if (absent && first < 0) first = page;
-    if (absent || first < 0) continue;
+    const inRun = ((idle >> (page & 7)) & 1) === 1;
+    if (inRun && first < 0) first = page;
+    if (inRun || first < 0) continue;
     yield { first, count: page - first };
     first = -1;
   }

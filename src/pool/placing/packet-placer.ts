@@ -95,7 +95,8 @@ export class PacketPlacer implements PacketSink {
       throw protocolError(`has pages of the RAMBlock "${name}", which main has not`, 0);
     const { usedLength, pageSize } = tables.blocks[block] as { usedLength: number; pageSize: number };
     if (pageSize !== PAGE_SIZE) throw unsupported(`its pages have ${pageSize} bytes on multifd channels`);
-    for (const [index, offset] of offsets.entries()) {
+    for (let index = 0; index < offsets.length; index++) {
+      const offset = offsets[index] as number;
       if (offset % pageSize !== 0 || offset >= usedLength) {
         throw protocolError(`has a page at ${offset} of "${name}", which has ${usedLength} bytes`, 0);
       }
@@ -119,7 +120,6 @@ export class PacketPlacer implements PacketSink {
 
   #close(sync: number | null): void {
     this.#packet = null;
-    this.#holdUnless(this.#writer.launch());
     if (sync !== null) this.#hold.until(this.#barriers.arriveAt(sync));
   }
 
