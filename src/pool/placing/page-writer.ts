@@ -17,7 +17,7 @@ interface PageRun {
 }
 
 /**
- * Puts pages to their places: whoever reads them names each page with `expect`, fills `space` with their bytes in the
+ * Puts pages to their places: whoever reads them names the pages with `expect`, fills `space` with their bytes in the
  * same order, and says how many came. Pages that lie side by side go out in one write.
  */
 export class PageWriter {
@@ -68,9 +68,9 @@ export class PageWriter {
     return this.#ring.space();
   }
 
-  /** The next page to come. */
-  expect(block: number, page: number): void {
-    append(this.#expected, block, page, 1);
+  /** The next pages to come. */
+  expect(block: number, page: number, count: number): void {
+    append(this.#expected, block, page, count);
   }
 
   /** Takes note of bytes that were put into `space`. False: no more may come before `spare`. */

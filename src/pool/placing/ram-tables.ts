@@ -83,14 +83,16 @@ export class RamTables {
     setBits(this.#roomy, (this.#firstBit[block] as number) + page, count);
   }
 
-  clear(block: number, page: number): void {
-    const bit = (this.#firstBit[block] as number) + page;
-    const byte = bit >> 3;
-    const mask = 1 << (bit & 7);
-    if (((this.#bits[byte] as number) & mask) === 0) return;
-    Atomics.and(this.#bits, byte, ~mask);
-    // It was written in an earlier epoch.
-    Atomics.or(this.#roomy, byte, mask);
+  clear(block: number, page: number, count: number): void {
+    const start = (this.#firstBit[block] as number) + page;
+    for (let bit = start; bit < start + count; bit++) {
+      const byte = Math.floor(bit / 8);
+      const mask = 1 << (bit & 7);
+      if (((this.#bits[byte] as number) & mask) === 0) continue;
+      Atomics.and(this.#bits, byte, ~mask);
+      // It was written in an earlier epoch.
+      Atomics.or(this.#roomy, byte, mask);
+    }
   }
 
   setChecksum(block: number, page: number, crc: number): void {
