@@ -103,11 +103,11 @@ export class RecordPlacer implements RecordSink {
   }
 
   zero(block: RamBlock, address: number): void {
-    this.#writer.tables.clear(this.#numberOf(block), this.#page(address));
+    this.#writer.tables.clear(this.#numberOf(block), this.#page(address), 1);
   }
 
   page(block: RamBlock, address: number): void {
-    this.#writer.expect(this.#numberOf(block), this.#page(address));
+    this.#writer.expect(this.#numberOf(block), this.#page(address), 1);
   }
 
   pageBytes(bytes: Uint8Array): void {
