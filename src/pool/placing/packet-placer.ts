@@ -13,6 +13,8 @@ const HEADER_BYTES = 2048;
 
 /** A packet whose header has passed. */
 interface Packet {
+  /** Offset in the stream. */
+  readonly at: number;
   readonly block: string;
   /** Byte offsets of the pages: those with data, then those that are zero. */
   readonly offsets: readonly number[];
@@ -62,7 +64,7 @@ export class PacketPlacer implements PacketSink {
     const { normalPages, zeroPages } = view;
     if (normalPages + zeroPages === 0) return;
     const offsets = Array.from({ length: normalPages + zeroPages }, (_, page) => view.offset(page));
-    this.#packet = { block: view.block, offsets, normalPages, compression };
+    this.#packet = { at: view.at, block: view.block, offsets, normalPages, compression };
     this.#payloadLeft = payloadBytes;
     this.#packed = normalPages > 0 && compression !== "none" ? new Uint8Array(payloadBytes) : null;
     if (this.#packed !== null) this.#unpacker ??= unpackerOf(compression);
@@ -88,16 +90,16 @@ export class PacketPlacer implements PacketSink {
   }
 
   /** Tells the writer which pages come, and takes the zero ones out. */
-  #announce({ block: name, offsets, normalPages }: Packet): void {
+  #announce({ at, block: name, offsets, normalPages }: Packet): void {
     const { tables } = this.#writer;
     const block = tables.numberOf(name);
     if (block === undefined)
-      throw protocolError(`has pages of the RAMBlock "${name}", which main has not`, 0);
+      throw protocolError(`has pages of the RAMBlock "${name}", which main has not`, at);
     const { usedLength, pageSize } = tables.blocks[block] as { usedLength: number; pageSize: number };
     if (pageSize !== PAGE_SIZE) throw unsupported(`its pages have ${pageSize} bytes on multifd channels`);
     for (const [index, offset] of offsets.entries()) {
       if (offset % pageSize !== 0 || offset >= usedLength) {
-        throw protocolError(`has a page at ${offset} of "${name}", which has ${usedLength} bytes`, 0);
+        throw protocolError(`has a page at ${offset} of "${name}", which has ${usedLength} bytes`, at);
       }
       if (index < normalPages) this.#writer.expect(block, offset / pageSize);
       else tables.clear(block, offset / pageSize);
@@ -106,7 +108,7 @@ export class PacketPlacer implements PacketSink {
 
   async #unpack(packet: Packet, packed: Uint8Array, sync: number | null): Promise<void> {
     const unpacker = this.#unpacker as Unpacker;
-    for (const piece of await unpacker.unpack(packed, packet.normalPages * PAGE_SIZE)) {
+    for (const piece of await unpacker.unpack(packed, packet.normalPages * PAGE_SIZE, packet.at)) {
       for (let at = 0; at < piece.length; ) {
         const part = piece.subarray(at, at + this.#writer.space.length);
         this.#writer.space.set(part);

@@ -1,12 +1,11 @@
 import { crc32 } from "node:zlib";
-import { MultifdError } from "../../errors.ts";
 import { NOWHERE } from "../../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
 import type { WriteAt } from "../../io/file-io.ts";
 import { WriteRing } from "../../io/write-ring.ts";
 import type { ControlBlock } from "../control-block.ts";
 import type { PlaceTask } from "../messages.ts";
-import { paced } from "../pacer.ts";
+import { admitted } from "./admitted.ts";
 import { digestOf, RamTables } from "./ram-tables.ts";
 import { Regions } from "./regions.ts";
 
@@ -108,11 +107,9 @@ export class PageWriter {
     const pageSize = tables.blocks[0]?.pageSize ?? length;
     const pages = this.#expected.splice(0, length / pageSize);
     this.#takeNote(slot, pages, pageSize);
-    const stored = this.#control.addStored(length);
-    const { maxBytes, rate, image, work } = this.#task;
+    await admitted(this.#control, this.#task, length);
+    const { image, work } = this.#task;
     if (work.kind === "digest") return;
-    if (maxBytes !== null && stored > maxBytes) throw tooLarge(maxBytes);
-    await paced(this.#control, length, rate);
     await Promise.all(
       runsOf(pages, pageSize, tables.blocks).map(({ from, until, offset }) => {
         this.#reserve(offset, until - from);
@@ -161,9 +158,4 @@ function runsOf(pages: readonly number[], pageSize: number, blocks: readonly Map
     first = next;
   }
   return runs;
-}
-
-function tooLarge(maxBytes: number): MultifdError {
-  const text = `the pages of the VM grew beyond --max-bytes ${maxBytes}: stop the VM before saving it, or allow more`;
-  return new MultifdError("LIMIT_EXCEEDED", text, { maxBytes });
 }
