@@ -13,23 +13,26 @@ import { useVms } from "../support/vms.ts";
 const ONCE = { perPhase: 1, workers: 3, random: 1 };
 const KINDS: readonly ImageKind[] = ["paused", "live", "compressed"];
 
-describeBothQemus("hit at every phase of a save", ({ ten }) => {
-  const start = useHelpers();
-  let lab: Lab;
-  let trials: SaveTrials;
-  beforeAll(async () => {
-    lab = await Lab.open();
-    trials = new SaveTrials(ten, lab, start, { image: lab.file("vm.mfd") });
-    await trials.prepare();
-  });
-  afterAll(() => lab.close());
-  const random = seededRandom();
-  for (const point of savePoints(random, { connections: 5, probes: 1, lengthMs: 300 }, ONCE)) {
-    test(`${nameOfPoint(point)} (TEST_SEED=${random.seed})`, async () => {
-      expect(["old", "new"]).toContain((await trials.try(point)).image);
+for (const format of ["stream", "mapped-ram"] as const) {
+  describeBothQemus(`hit at every phase of a save --format ${format}`, ({ seven, ten }) => {
+    const start = useHelpers();
+    let lab: Lab;
+    let trials: SaveTrials;
+    beforeAll(async () => {
+      lab = await Lab.open();
+      const binary = format === "stream" ? ten : seven;
+      trials = new SaveTrials(binary, lab, start, { image: lab.file("vm.mfd"), format });
+      await trials.prepare();
     });
-  }
-});
+    afterAll(() => lab.close());
+    const random = seededRandom();
+    for (const point of savePoints(random, { format, connections: 5, probes: 1, lengthMs: 300 }, ONCE)) {
+      test(`${nameOfPoint(point)} (TEST_SEED=${random.seed})`, async () => {
+        expect(["old", "new"]).toContain((await trials.try(point)).image);
+      });
+    }
+  });
+}
 
 describeBothQemus("hit at every step of a restore", ({ seven }) => {
   const start = useHelpers();
