@@ -11,6 +11,8 @@ import { useVms } from "../support/vms.ts";
 
 // Every named phase once; `npm run crash-matrix` is the long form, with both QEMUs and at random times too.
 const ONCE = { perPhase: 1, workers: 3, random: 1 };
+/** Workers end in the same way whatever they write. */
+const ONCE_MAPPED = { ...ONCE, workers: 1, random: 0 };
 const KINDS: readonly ImageKind[] = ["paused", "live", "compressed"];
 
 for (const format of ["stream", "mapped-ram"] as const) {
@@ -26,7 +28,8 @@ for (const format of ["stream", "mapped-ram"] as const) {
     });
     afterAll(() => lab.close());
     const random = seededRandom();
-    for (const point of savePoints(random, { format, connections: 5, probes: 1, lengthMs: 300 }, ONCE)) {
+    const counts = format === "stream" ? ONCE : ONCE_MAPPED;
+    for (const point of savePoints(random, { format, connections: 5, probes: 1, lengthMs: 300 }, counts)) {
       test(`${nameOfPoint(point)} (TEST_SEED=${random.seed})`, async () => {
         expect(["old", "new"]).toContain((await trials.try(point)).image);
       });

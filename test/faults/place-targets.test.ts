@@ -212,9 +212,10 @@ describe("channels that wait for each other", () => {
       { status: 6, code: "CONNECT_TIMEOUT" },
     ));
 
-  test("two mains at once", async () => {
+  test("two mains at once, of which one has less RAM", async () => {
+    const [other = wire.eofByte] = tinyMigration(2, { style: "10", blocks: [{ name: "mem", bytes: PAGE }] });
     for (let n = 0; n < 3; n++) {
-      await expectEnd([], ({ peer }) => peer.playWithoutEnd([main, main]), {
+      await expectEnd([], ({ peer }) => peer.playWithoutEnd([main, other]), {
         ...{ status: 3, code: "CHANNEL_SET" },
         details: { channel: "main" },
       });
