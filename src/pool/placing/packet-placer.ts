@@ -19,6 +19,8 @@ interface Run {
 
 /** A packet whose header has passed. */
 interface Packet {
+  /** Offset in the stream. */
+  readonly at: number;
   readonly block: string;
   /** The pages with data, in their order, and those that are zero. */
   readonly data: readonly Run[];
@@ -70,7 +72,7 @@ export class PacketPlacer implements PacketSink {
     if (normalPages + zeroPages === 0) return;
     const data = runsOf(view, 0, normalPages);
     const zero = runsOf(view, normalPages, normalPages + zeroPages);
-    this.#packet = { block: view.block, data, zero, normalPages, compression };
+    this.#packet = { at: view.at, block: view.block, data, zero, normalPages, compression };
     this.#payloadLeft = payloadBytes;
     this.#packed = normalPages > 0 && compression !== "none" ? new Uint8Array(payloadBytes) : null;
     if (this.#packed !== null) this.#unpacker ??= unpackerOf(compression);
@@ -96,17 +98,17 @@ export class PacketPlacer implements PacketSink {
   }
 
   /** Tells the writer which pages come, and takes the zero ones out. */
-  #announce({ block: name, data, zero }: Packet): void {
+  #announce({ at, block: name, data, zero }: Packet): void {
     const { tables } = this.#writer;
     const block = tables.numberOf(name);
     if (block === undefined)
-      throw protocolError(`has pages of the RAMBlock "${name}", which main has not`, 0);
+      throw protocolError(`has pages of the RAMBlock "${name}", which main has not`, at);
     const { usedLength, pageSize } = tables.blocks[block] as { usedLength: number; pageSize: number };
     if (pageSize !== PAGE_SIZE) throw unsupported(`its pages have ${pageSize} bytes on multifd channels`);
     for (const { offset, pages } of [...data, ...zero]) {
       if (offset % pageSize === 0 && offset + pages * pageSize <= usedLength) continue;
       const wrong = offset % pageSize === 0 ? Math.max(offset, usedLength) : offset;
-      throw protocolError(`has a page at ${wrong} of "${name}", which has ${usedLength} bytes`, 0);
+      throw protocolError(`has a page at ${wrong} of "${name}", which has ${usedLength} bytes`, at);
     }
     for (const { offset, pages } of data) this.#writer.expect(block, offset / pageSize, pages);
     for (const { offset, pages } of zero) tables.clear(block, offset / pageSize, pages);
@@ -114,7 +116,7 @@ export class PacketPlacer implements PacketSink {
 
   async #unpack(packet: Packet, packed: Uint8Array, sync: number | null): Promise<void> {
     const unpacker = this.#unpacker as Unpacker;
-    for (const piece of await unpacker.unpack(packed, packet.normalPages * PAGE_SIZE)) {
+    for (const piece of await unpacker.unpack(packed, packet.normalPages * PAGE_SIZE, packet.at)) {
       for (let at = 0; at < piece.length; ) {
         const part = piece.subarray(at, at + this.#writer.space.length);
         this.#writer.space.set(part);

@@ -1,12 +1,11 @@
 import { crc32 } from "node:zlib";
-import { MultifdError } from "../../errors.ts";
 import { NOWHERE } from "../../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
 import type { WriteAt } from "../../io/file-io.ts";
 import { WriteRing } from "../../io/write-ring.ts";
 import type { ControlBlock } from "../control-block.ts";
 import type { PlaceTask } from "../messages.ts";
-import { paced } from "../pacer.ts";
+import { admitted } from "./admitted.ts";
 import { digestOf, RamTables } from "./ram-tables.ts";
 import { Regions } from "./regions.ts";
 
@@ -107,11 +106,8 @@ export class PageWriter {
     this.#runs = [];
     this.#pages = 0;
     this.#bytes = 0;
-    const stored = this.#control.addStored(length);
-    const { maxBytes, rate, work } = this.#task;
-    if (work.kind === "digest") return;
-    if (maxBytes !== null && stored > maxBytes) throw tooLarge(maxBytes);
-    await paced(this.#control, length, rate);
+    if (this.#task.work.kind === "digest") return;
+    await admitted(this.#control, this.#task, length);
     this.#reserve(runs);
     await this.#writeRuns(slot, runs);
   }
@@ -179,9 +175,4 @@ function append(runs: PageRun[], block: number, first: number, count: number): v
   const last = runs.at(-1);
   if (last?.block === block && last.first + last.count === first) last.count += count;
   else runs.push({ block, first, count });
-}
-
-function tooLarge(maxBytes: number): MultifdError {
-  const text = `the pages of the VM grew beyond --max-bytes ${maxBytes}: stop the VM before saving it, or allow more`;
-  return new MultifdError("LIMIT_EXCEEDED", text, { maxBytes });
 }

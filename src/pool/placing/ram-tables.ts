@@ -18,6 +18,8 @@ export interface RamMemory {
 /** How much a SharedArrayBuffer may hold in Node 20: checksums for 4 TiB of RAM. */
 const MOST_BYTES = 2 ** 32 - 2 ** 16;
 const CHECKSUM_BYTES = 4;
+/** Also without checksums: a page's number fits into 32 bits everywhere. */
+const MOST_PAGES = 2 ** 30;
 const DIGEST_BYTES = 8;
 
 /** Untouched memory costs nothing; what it will be is known when main has listed its blocks. */
@@ -69,6 +71,7 @@ export class RamTables {
   /** Makes room for these blocks. The caller tells the others afterwards. Throws RangeError when there are too many pages. */
   static publish(memory: RamMemory, blocks: readonly MappedBlock[]): void {
     const { bitmapsBytes, pages } = placesOf(blocks);
+    if (pages > MOST_PAGES) throw new RangeError(`${pages} pages`);
     memory.bitmaps.grow(bitmapsBytes);
     memory.roomy.grow(bitmapsBytes);
     memory.checksums?.grow(pages * CHECKSUM_BYTES);

@@ -1,5 +1,4 @@
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
-import { ioError } from "../../io/file-io.ts";
 import { allocate } from "../../io/libc.ts";
 import type { RamTables } from "./ram-tables.ts";
 
@@ -36,7 +35,7 @@ export class Regions {
     this.#tables = tables;
   }
 
-  /** To be called with each run of pages before it is written. Throws NO_SPACE. */
+  /** To be called with each run of pages before it is written. */
   reserve(block: number, page: number, count: number): void {
     const { pagesOffset, pageSize } = this.#tables.blocks[block] as MappedBlock;
     this.#dense = count * pageSize < RUN_BYTES ? 0 : this.#dense + count * pageSize;
@@ -61,10 +60,8 @@ export class Regions {
     this.#tables.setRoomy(block, first, Math.ceil((end - pagesOffset) / pageSize) - first);
     try {
       allocate(this.#fd, start, end - start);
-    } catch (error) {
-      const typed = ioError(error, "reserving space", start);
-      if (typed.code === "NO_SPACE") throw typed;
-      // Devices and some file systems cannot reserve: plain writes do as well.
+    } catch {
+      // Devices and some file systems cannot reserve. Where there is no room for the region, there may be for its pages.
       this.#useful = false;
     }
   }
