@@ -2,6 +2,7 @@ import type { ChannelReport, ImageReport, StreamImageReport } from "../index.ts"
 import { describeLibvirt, describeQemuStream } from "./foreign-page.ts";
 import { formatBytes } from "./format.ts";
 import { describeMapped } from "./mapped-page.ts";
+import { describeEvidence, shownUuid } from "./metadata-words.ts";
 import { describeRestore } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
 import { describeSavedVm } from "./vm-page.ts";
@@ -51,24 +52,10 @@ function describeFile(report: StreamImageReport): string {
   ]);
 }
 
-const DECIDED = {
-  structure: "decided by their structure",
-  commit: "the manager committed it",
-  qmp: "QEMU called the migration completed",
-} as const;
-
-function describeEvidence(metadata: ImageMetadata | null): string {
-  if (metadata === null) return "on unknown evidence";
-  const { verdict, decidedBy, reasons } = metadata.evidence;
-  const found = verdict === "complete" ? "the streams are complete" : "the streams do not prove completeness";
-  const decided = DECIDED[decidedBy];
-  return [`${found}; ${decided}`, ...reasons].join("; ");
-}
-
 function describeVm(metadata: ImageMetadata): string {
   return section("Virtual machine", [
     ["machine", metadata.machine ?? "unknown"],
-    ["UUID", metadata.vmUuid ?? "none"],
+    ["UUID", shownUuid(metadata)],
     ["page size", `${metadata.pageSize} bytes`],
     ["capabilities", metadata.capabilities.join(", ") || undefined],
     ["compression", metadata.compression ?? "none"],

@@ -1,12 +1,12 @@
 import { Buffer } from "node:buffer";
 import type { MappedRamReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
+import { describeEvidence, shownUuid } from "./metadata-words.ts";
 import { copied, imageArgument, jsonLine, quoteForShell } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
 import { describeSavedVm } from "./vm-page.ts";
 
 const SEALS = {
-  sealed: "yes: QEMU called the migration completed, and all of it was read back",
   "none of multifd-helper":
     "it has no seal of ours: QEMU or another program wrote it, and nothing says that it is whole",
   "never finished": "no: it was never finished",
@@ -30,7 +30,7 @@ function describeFile(report: MappedRamReport): string {
   const size = bytes === null ? "" : `${formatBytes(bytes)} (${bytes} bytes), `;
   return section(`Image ${report.path}`, [
     ["format", "mapped-ram, which QEMU 9.0 and later reads itself"],
-    ["sealed", SEALS[report.seal]],
+    ["sealed", report.seal === "sealed" ? `yes, ${describeEvidence(metadata)}` : SEALS[report.seal]],
     ["checksums", report.sealed ? checksum : undefined],
     ["created", report.created ?? undefined],
     ["written by", metadata?.writer],
@@ -43,7 +43,7 @@ function describeFile(report: MappedRamReport): string {
 function describeVm({ machine, metadata, pageSize, capabilities }: MappedRamReport): string {
   return section("Virtual machine", [
     ["machine", machine],
-    ["UUID", metadata?.vmUuid ?? undefined],
+    ["UUID", metadata === null ? undefined : shownUuid(metadata)],
     ["page size", `${pageSize} bytes`],
     ["capabilities", capabilities.join(", ")],
     ["devices", metadata?.devices.join(", ")],

@@ -10,7 +10,7 @@ import {
 import type { OpenedImage } from "../formats/image/open.ts";
 import { decodeSuperblock, FORMAT_VERSION } from "../formats/image/superblock.ts";
 import type { Source } from "../io/source.ts";
-import { kindOf } from "./foreign/kind.ts";
+import { kindOfFile } from "./foreign/kind.ts";
 import { inspectLibvirt } from "./foreign/libvirt.ts";
 import { inspectQemuStream } from "./foreign/qemu-stream.ts";
 import { namingImage } from "./image-errors.ts";
@@ -34,7 +34,7 @@ export async function inspect(options: InspectOptions): Promise<ImageReport> {
   return namingImage(image, async () => {
     const { source, head } = await openFile(image, offset, "off", SILENT);
     try {
-      switch (kindOf(head)) {
+      switch (await kindOfFile(source, head)) {
         case "libvirt":
           return await inspectLibvirt(options, source, head);
         case "qemu-stream":

@@ -2,11 +2,11 @@ import { MultifdError } from "../errors.ts";
 import { SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
 import { ImageOpener, type OpenedImage } from "../formats/image/open.ts";
 import { decodeSuperblock } from "../formats/image/superblock.ts";
-import { isQemuStream } from "../formats/mapped-ram/stream.ts";
 import { padded, readAligned, readAt } from "../io/file-io.ts";
 import { tryShare } from "../io/libc.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import { openSource, type Source } from "../io/source.ts";
+import { kindOfFile } from "./foreign/kind.ts";
 import { namingImage } from "./image-errors.ts";
 import { type MappedContents, openContents } from "./mapped-ram/contents.ts";
 import { findStream } from "./mapped-ram/find-stream.ts";
@@ -26,7 +26,7 @@ export function withSealedImage<T>(
   mapped?: (source: Source, image: MappedImage) => Promise<T>,
 ): Promise<T> {
   return withFile(options, async (source, head, notBusy) => {
-    if (!isQemuStream(head)) {
+    if ((await kindOfFile(source, head)) === "stream") {
       const opened = await readSealed(source, decodeSuperblock(head));
       notBusy();
       return await work(source, opened);

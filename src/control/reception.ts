@@ -174,7 +174,8 @@ export class Reception {
   }
 
   #onDrainFailed(arrival: Arrival, error: unknown): void {
-    this.#lookAt(arrival);
+    // Two that say they are the same may trip over each other before anybody has looked.
+    for (const other of this.#arrivals) this.#lookAt(other);
     if (this.#plan.control.moved(arrival.number) === 0 && isEarlyEnd(error)) {
       arrival.ignored = true;
       this.#plan.onIgnored(arrival.number);

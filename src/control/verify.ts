@@ -3,7 +3,7 @@ import { tryShare } from "../io/libc.ts";
 import type { Source } from "../io/source.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import { checkImage } from "./check-image.ts";
-import { kindOf } from "./foreign/kind.ts";
+import { kindOfFile } from "./foreign/kind.ts";
 import { verifyLibvirt } from "./foreign/libvirt.ts";
 import { verifyQemuStream } from "./foreign/qemu-stream.ts";
 import { verifyUnsealed } from "./foreign/unsealed-mapped.ts";
@@ -44,7 +44,7 @@ function foreignCheck({ image, offset = 0, directIo = "auto" }: VerifyOptions): 
   return namingImage(image, async () => {
     const { source, head } = await openFile(image, offset, directIo, SILENT);
     try {
-      switch (kindOf(head)) {
+      switch (await kindOfFile(source, head)) {
         case "libvirt":
           return verifyLibvirt;
         case "qemu-stream":

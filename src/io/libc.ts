@@ -161,7 +161,13 @@ function isReadable(fd: number): boolean {
   const request = Buffer.alloc(8);
   request.writeInt32LE(fd, 0);
   request.writeInt16LE(POLLIN, 4);
-  return check(pollOne(request, 1, 0), "poll") > 0 && (request.readInt16LE(6) & POLLIN) !== 0;
+  for (;;) {
+    const ready = pollOne(request, 1, 0);
+    if (ready >= 0) return ready > 0 && (request.readInt16LE(6) & POLLIN) !== 0;
+    // A signal interrupts even a poll that does not wait.
+    const error = systemError("poll");
+    if (error.code !== "EINTR") throw error;
+  }
 }
 
 /** Address of a buffer's memory; the buffer must outlive its use. */

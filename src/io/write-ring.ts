@@ -63,6 +63,11 @@ export class WriteRing implements Ring {
     return this.#current.subarray(this.#filled);
   }
 
+  /** The slot that is being filled, all of it. */
+  get current(): Uint8Array {
+    return this.#current;
+  }
+
   latest(bytes: number): Uint8Array {
     return this.#current.subarray(this.#filled, this.#filled + bytes);
   }

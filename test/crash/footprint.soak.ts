@@ -15,8 +15,8 @@ describeEachQemu("what a run costs", (binary) => {
   afterEach(() => lab.close());
 
   test("memory does not grow with the guest, up to 4 GiB", async () => {
-    const small = await footprint(lab, start, binary, { ramBytes: 512 * MIB, channels: 4 });
-    const large = await footprint(lab, start, binary, { ramBytes: 4096 * MIB, channels: 4 });
+    const small = await footprint({ lab, start, binary }, { ramBytes: 512 * MIB, channels: 4 });
+    const large = await footprint({ lab, start, binary }, { ramBytes: 4096 * MIB, channels: 4 });
     expectNoGrowth(small, large);
   });
 });

@@ -12,32 +12,36 @@ const COUNTS = { perPhase: 3, workers: 6, random: 12 };
 const DEVICE_BYTES = 160 * 2 ** 20;
 
 describeWithLoopDevices("over a sealed image on a block device", () => {
-  describeEachQemu("save", (binary) => {
-    const start = useHelpers();
-    const tally = new Tally(`save, ${binary.version}, over a sealed image on a block device`);
-    let lab: Lab;
-    let trials: SaveTrials;
-    let device: { readonly path: string; detach(): void };
-    beforeAll(async () => {
-      lab = await Lab.open();
-      device = attachLoopDevice(lab.file("disk"), DEVICE_BYTES);
-      trials = new SaveTrials(binary, lab, start, { image: device.path });
-      await trials.prepare();
+  for (const format of ["stream", "mapped-ram"] as const) {
+    describeEachQemu(`save --format ${format}`, (binary) => {
+      const start = useHelpers();
+      const tally = new Tally(
+        `save --format ${format}, ${binary.version}, over a sealed image on a block device`,
+      );
+      let lab: Lab;
+      let trials: SaveTrials;
+      let device: { readonly path: string; detach(): void };
+      beforeAll(async () => {
+        lab = await Lab.open();
+        device = attachLoopDevice(lab.file("disk"), DEVICE_BYTES);
+        trials = new SaveTrials(binary, lab, start, { image: device.path, format });
+        await trials.prepare();
+      });
+      afterAll(async () => {
+        tally.print();
+        device.detach();
+        await lab.close();
+      });
+      const points = savePoints(
+        seededRandom(MATRIX_SEED),
+        { format, connections: 5, probes: 0, lengthMs: 400 },
+        COUNTS,
+      );
+      describe(`seed ${MATRIX_SEED}`, () => {
+        for (const [number, point] of points.entries()) {
+          test(`${number} ${nameOfPoint(point)}`, () => tally.count(point, () => trials.try(point)));
+        }
+      });
     });
-    afterAll(async () => {
-      tally.print();
-      device.detach();
-      await lab.close();
-    });
-    const points = savePoints(
-      seededRandom(MATRIX_SEED),
-      { connections: 5, probes: 0, lengthMs: 400 },
-      COUNTS,
-    );
-    describe(`seed ${MATRIX_SEED}`, () => {
-      for (const [number, point] of points.entries()) {
-        test(`${number} ${nameOfPoint(point)}`, () => tally.count(point, () => trials.try(point)));
-      }
-    });
-  });
+  }
 });

@@ -32,7 +32,11 @@ describeEachQemu("save through a socket that the manager holds", (binary) => {
     await lab.close();
   });
   const counts = { perPhase: PER_PHASE, workers: 0, random: 0 };
-  const all = savePoints(seededRandom(MATRIX_SEED), { connections: 5, probes: 1, lengthMs: 400 }, counts);
+  const all = savePoints(
+    seededRandom(MATRIX_SEED),
+    { format: "stream", connections: 5, probes: 1, lengthMs: 400 },
+    counts,
+  );
   const points = all.filter(({ phase, victim }) => PHASES.includes(phase) && victim === "helper");
   describe(`seed ${MATRIX_SEED}`, () => {
     for (const [number, point] of points.entries()) {

@@ -9,24 +9,30 @@ import { MATRIX_SEED, Tally } from "./tally.ts";
 
 const COUNTS = { perPhase: 5, workers: 15, random: 27 };
 
-describeEachQemu("save to a path", (binary) => {
-  const start = useHelpers();
-  const tally = new Tally(`save, ${binary.version}, to a path`);
-  let lab: Lab;
-  let trials: SaveTrials;
-  beforeAll(async () => {
-    lab = await Lab.open();
-    trials = new SaveTrials(binary, lab, start, { image: lab.file("vm.mfd") });
-    await trials.prepare();
+for (const format of ["stream", "mapped-ram"] as const) {
+  describeEachQemu(`save --format ${format} to a path`, (binary) => {
+    const start = useHelpers();
+    const tally = new Tally(`save --format ${format}, ${binary.version}, to a path`);
+    let lab: Lab;
+    let trials: SaveTrials;
+    beforeAll(async () => {
+      lab = await Lab.open();
+      trials = new SaveTrials(binary, lab, start, { image: lab.file("vm.mfd"), format });
+      await trials.prepare();
+    });
+    afterAll(async () => {
+      tally.print();
+      await lab.close();
+    });
+    const points = savePoints(
+      seededRandom(MATRIX_SEED),
+      { format, connections: 5, probes: 1, lengthMs: 400 },
+      COUNTS,
+    );
+    describe(`seed ${MATRIX_SEED}`, () => {
+      for (const [number, point] of points.entries()) {
+        test(`${number} ${nameOfPoint(point)}`, () => tally.count(point, () => trials.try(point)));
+      }
+    });
   });
-  afterAll(async () => {
-    tally.print();
-    await lab.close();
-  });
-  const points = savePoints(seededRandom(MATRIX_SEED), { connections: 5, probes: 1, lengthMs: 400 }, COUNTS);
-  describe(`seed ${MATRIX_SEED}`, () => {
-    for (const [number, point] of points.entries()) {
-      test(`${number} ${nameOfPoint(point)}`, () => tally.count(point, () => trials.try(point)));
-    }
-  });
-});
+}

@@ -28,16 +28,45 @@ const WRITES: readonly (readonly [string, Place])[] = [
   ["the rename", { thread: "main", call: "renameSync", nth: 1 }],
 ];
 
+/** The same with --format mapped-ram, whose pages are written at their places. */
+const PLACED_WRITES: readonly (readonly [string, Place])[] = [
+  ["cutting what was there", { thread: "main", call: "ftruncateSync", nth: 1 }],
+  ["its flush", { thread: "main", call: "fdatasync", nth: 1 }],
+  ["the first pages", { thread: "worker", call: "write", nth: 1 }],
+  ["later pages", { thread: "worker", call: "write", nth: 4 }],
+  ["the device state", { thread: "worker", call: "write", nth: 17 }],
+  ["the head", { thread: "main", call: "write", nth: 2 }],
+  ["the map", { thread: "main", call: "write", nth: 3 }],
+  ["the metadata", { thread: "main", call: "write", nth: 4 }],
+  ["the checksums", { thread: "main", call: "write", nth: 5 }],
+  ["cutting the file", { thread: "main", call: "ftruncateSync", nth: 2 }],
+  ["the flush of all that", { thread: "main", call: "fdatasync", nth: 2 }],
+  ["the footer", { thread: "main", call: "write", nth: 6 }],
+  ["its flush", { thread: "main", call: "fdatasync", nth: 3 }],
+  ["QEMU's magic", { thread: "main", call: "write", nth: 7 }],
+  ["its flush", { thread: "main", call: "fdatasync", nth: 4 }],
+  ["the rename", { thread: "main", call: "renameSync", nth: 1 }],
+];
+
 describe("an I/O error", () => {
-  test.each(WRITES)("at %s of a save leaves the earlier image and nothing else: %j", async (_what, place) => {
-    const old = await goodImage();
-    await writeFile(scratch.file("vm.mfd"), old);
-    const fault: FaultSpec = { ...place, when: "before", act: "fail" };
-    const { helper, peer } = await listening(scratch.file("vm.mfd"), ["--workers", "1"], withFault(fault));
-    await peer.play(largeMigration(2, 8 * MIB));
-    expect(await helper.failure()).toMatchObject({ ...FAILED, message: expect.stringContaining("EIO") });
-    expect(await scratch.names()).toEqual(["vm.mfd"]);
-    expect(old.equals(await scratch.read("vm.mfd"))).toBe(true);
+  describe.each([
+    ["stream", WRITES],
+    ["mapped-ram", PLACED_WRITES],
+  ] as const)("--format %s", (format, writes) => {
+    test.each(writes)(
+      "at %s of a save leaves the earlier image and nothing else: %j",
+      async (_what, place) => {
+        const old = await goodImage();
+        await writeFile(scratch.file("vm.mfd"), old);
+        const fault: FaultSpec = { ...place, when: "before", act: "fail" };
+        const args = ["--format", format, "--workers", "1"];
+        const { helper, peer } = await listening(scratch.file("vm.mfd"), args, withFault(fault));
+        await peer.play(largeMigration(2, 8 * MIB));
+        expect(await helper.failure()).toMatchObject({ ...FAILED, message: expect.stringContaining("EIO") });
+        expect(await scratch.names()).toEqual(["vm.mfd"]);
+        expect(old.equals(await scratch.read("vm.mfd"))).toBe(true);
+      },
+    );
   });
 
   test.each([
@@ -66,9 +95,14 @@ describeWithLoopDevices("a block device that fails behind its first megabytes", 
     return loopDevice(scratch.file("d/disk"), 64 * MIB);
   }
 
-  test.each(["on", "off"])("is told, and has no image, --direct-io %s", async (directIo) => {
+  test.each([
+    ["stream", "on"],
+    ["stream", "off"],
+    ["mapped-ram", "on"],
+    ["mapped-ram", "off"],
+  ])("is told, and has no image, --format %s --direct-io %s", async (format, directIo) => {
     const device = failingDevice();
-    const { helper, peer } = await listening(device, ["--direct-io", directIo]);
+    const { helper, peer } = await listening(device, ["--format", format, "--direct-io", directIo]);
     // Through the page cache only a flush tells what became of the writes.
     await peer.play(largeMigration(2, 16 * MIB));
     const { status, code } = await helper.failure();
@@ -90,6 +124,44 @@ describeWithLoopDevices("a write that is torn, and the helper gone with it", () 
     ["the index", { thread: "main", call: "write", nth: 2 }],
     ["the sealed superblock", { thread: "main", call: "write", nth: 3 }],
   ];
+
+  /** A device is marked with two writes first. */
+  const PLACED_TORN: readonly (readonly [string, Place])[] = [
+    ["what stands where the old image began", { thread: "main", call: "write", nth: 1 }],
+    ["the footer that says writing", { thread: "main", call: "write", nth: 2 }],
+    ["later pages", { thread: "worker", call: "write", nth: 5 }],
+    ["the head", { thread: "main", call: "write", nth: 3 }],
+    ["the metadata", { thread: "main", call: "write", nth: 5 }],
+    ["the footer", { thread: "main", call: "write", nth: 7 }],
+    ["QEMU's magic", { thread: "main", call: "write", nth: 8 }],
+  ];
+
+  test.each(PLACED_TORN)("over an image in place, --format mapped-ram: %s", async (_what, place) => {
+    const device = loopDevice(scratch.file("disk"), 32 * MIB);
+    const format = ["--format", "mapped-ram"];
+    const first = await listening(device, format);
+    await first.peer.play(largeMigration(2, 12 * MIB));
+    await first.helper.success();
+    const fault: FaultSpec = { ...place, when: "before", act: "tear" };
+    const { helper, peer } = await listening(device, [...format, "--workers", "1"], withFault(fault));
+    await peer.play(largeMigration(2, 12 * MIB)).catch(() => undefined);
+    expect(await helper.exit()).toBe("SIGKILL");
+    const magic = fs.readFileSync(device).toString("latin1", 0, 4);
+    // Half of a page with the magic is all of it: then everything else is there.
+    if (place.nth === 8) {
+      expect(magic).toBe("QEVM");
+      await verify({ image: device, workers: 1 });
+    } else {
+      expect(magic, "QEMU would take it").not.toBe("QEVM");
+      await expect(restore({ image: device, connect: "unix:/nonexistent" })).rejects.toMatchObject({
+        code: expect.stringMatching(/^(NOT_SEALED|NOT_AN_IMAGE)$/),
+      });
+    }
+    const again = await listening(device, format);
+    await again.peer.play(tinyMigration());
+    await again.helper.success();
+    await verify({ image: device, workers: 1 });
+  });
 
   for (const directIo of ["on", "off"]) {
     test.each(TORN)(`over an image in place, --direct-io ${directIo}: %s`, async (_what, place) => {

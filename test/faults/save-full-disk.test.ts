@@ -30,8 +30,13 @@ function fill(directory: string): void {
   }
 }
 
-function fullDiskTests(makeDisk: (mounts: Mounts) => void, directIo: "on" | "off"): void {
+function fullDiskTests(
+  makeDisk: (mounts: Mounts) => void,
+  directIo: "on" | "off",
+  format: "stream" | "mapped-ram",
+): void {
   const mounts = useMounts();
+  const how = ["--format", format, "--direct-io", directIo];
 
   async function diskWithImage(): Promise<Buffer> {
     makeDisk(mounts);
@@ -47,7 +52,7 @@ function fullDiskTests(makeDisk: (mounts: Mounts) => void, directIo: "on" | "off
 
   test.each([1, 8])("full in the middle of the data of %i channels", async (channels) => {
     const old = await diskWithImage();
-    const { helper, peer } = await listening(scratch.file("d/vm.mfd"), ["--direct-io", directIo]);
+    const { helper, peer } = await listening(scratch.file("d/vm.mfd"), how);
     await peer.playWithoutEnd(largeMigration(channels, 48 * MIB));
     expect(await helper.failure()).toMatchObject(NO_SPACE);
     await expectOld(old);
@@ -55,7 +60,7 @@ function fullDiskTests(makeDisk: (mounts: Mounts) => void, directIo: "on" | "off
 
   test("full when the index is written", async () => {
     const old = await diskWithImage();
-    const run = await listening(scratch.file("d/vm.mfd"), ["--direct-io", directIo, "--hold"]);
+    const run = await listening(scratch.file("d/vm.mfd"), [...how, "--hold"]);
     await run.peer.play(largeMigration(2, 4 * MIB));
     await run.helper.waitEvent("drained");
     fill(scratch.file("d"));
@@ -65,14 +70,15 @@ function fullDiskTests(makeDisk: (mounts: Mounts) => void, directIo: "on" | "off
   });
 }
 
-describeWithMounts("a save to a small tmpfs", () => {
-  fullDiskTests(({ mount }) => mount("tmpfs", scratch.file("d"), "size=24m"), "off");
-});
-
-for (const directIo of ["on", "off"] as const) {
-  describeWithLoopDevices(`a save to a small ext4, --direct-io ${directIo}`, () => {
-    fullDiskTests(({ mountExt4 }) => mountExt4(scratch.file("d"), 24 * MIB), directIo);
+for (const format of ["stream", "mapped-ram"] as const) {
+  describeWithMounts(`a save --format ${format} to a small tmpfs`, () => {
+    fullDiskTests(({ mount }) => mount("tmpfs", scratch.file("d"), "size=24m"), "off", format);
   });
+  for (const directIo of ["on", "off"] as const) {
+    describeWithLoopDevices(`a save --format ${format} to a small ext4, --direct-io ${directIo}`, () => {
+      fullDiskTests(({ mountExt4 }) => mountExt4(scratch.file("d"), 24 * MIB), directIo, format);
+    });
+  }
 }
 
 test.each([

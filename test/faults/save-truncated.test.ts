@@ -6,7 +6,6 @@ import { goodImage } from "../support/save-under-test.ts";
 import { useScratch } from "../support/scratch.ts";
 
 const scratch = useScratch();
-const CUTS = 16;
 
 let before: Buffer;
 beforeEach(async () => {
@@ -14,13 +13,17 @@ beforeEach(async () => {
   await writeFile(scratch.file("vm.mfd"), before);
 });
 
+type Format = "stream" | "mapped-ram";
+
 function receive(
+  format: Format,
   streams: readonly Uint8Array[],
   listen: string = `unix:${scratch.file("s")}`,
   play: (peer: FakePeer) => Promise<void> = (peer) => peer.play(streams),
 ): Promise<CompletedEvent> {
   return save({
     image: scratch.file("vm.mfd"),
+    format,
     listen,
     channels: streams.length - 1,
     workers: 1,
@@ -31,8 +34,8 @@ function receive(
 }
 
 /** Evenly spread over the stream, the first and the last byte among them. */
-function cutsOf(length: number): number[] {
-  return Array.from({ length: CUTS }, (_, i) => Math.round(((length - 2) * i) / (CUTS - 1)) + 1);
+function cutsOf(length: number, cuts: number): number[] {
+  return Array.from({ length: cuts }, (_, i) => Math.round(((length - 2) * i) / (cuts - 1)) + 1);
 }
 
 /** Just behind main's EOF byte, in front of the vmdescription. */
@@ -61,11 +64,16 @@ async function expectRefused(saved: Promise<CompletedEvent>, cut: number, codes 
   expect(before.equals(await scratch.read("vm.mfd"))).toBe(true);
 }
 
-describe.each(["7.2", "10"] as const)("a stream of QEMU %s is never published cut", (style) => {
+describe.each([
+  ["7.2", "stream", 16],
+  ["10", "stream", 16],
+  ["7.2", "mapped-ram", 6],
+  ["10", "mapped-ram", 6],
+] as const)("a stream of QEMU %s is never published cut, --format %s", (style, format, cuts) => {
   const streams = tinyMigration(2, { style });
 
   test("whole it is published, or the cuts would prove nothing", async () => {
-    await receive(streams);
+    await receive(format, streams);
     await verify({ image: scratch.file("vm.mfd"), workers: 1 });
   });
 
@@ -74,36 +82,36 @@ describe.each(["7.2", "10"] as const)("a stream of QEMU %s is never published cu
     ["channel 0", 1],
     ["channel 1", 2],
   ] as const)("in %s", async (_, index) => {
-    for (const cut of cutsOf((streams[index] as Buffer).length)) {
+    for (const cut of cutsOf((streams[index] as Buffer).length, cuts)) {
       const broken = streams.map((stream, i) => (i === index ? stream.subarray(0, cut) : stream));
       const codes = index === 0 ? codesOf(streams[0] as Buffer, cut) : BROKEN;
-      await expectRefused(receive(broken), cut, codes);
+      await expectRefused(receive(format, broken), cut, codes);
     }
   });
 
   test("in all channels at once", async () => {
-    for (let i = 1; i < CUTS; i++) {
-      const broken = streams.map((stream) => stream.subarray(0, Math.floor((stream.length * i) / CUTS)));
-      await expectRefused(receive(broken), i);
+    for (let i = 1; i < cuts; i++) {
+      const broken = streams.map((stream) => stream.subarray(0, Math.floor((stream.length * i) / cuts)));
+      await expectRefused(receive(format, broken), i);
     }
   });
 
   test("behind main's EOF byte", async () => {
     const [main = Buffer.alloc(0), ...channels] = streams;
     const cut = eofEnd(main);
-    await expectRefused(receive([main.subarray(0, cut), ...channels]), cut, DOUBTFUL);
+    await expectRefused(receive(format, [main.subarray(0, cut), ...channels]), cut, DOUBTFUL);
   });
 
   test("without multifd", async () => {
     const [main = Buffer.alloc(0)] = tinyMigration(0, { style });
-    for (const cut of cutsOf(main.length)) {
-      await expectRefused(receive([main.subarray(0, cut)]), cut, codesOf(main, cut));
+    for (const cut of cutsOf(main.length, cuts)) {
+      await expectRefused(receive(format, [main.subarray(0, cut)]), cut, codesOf(main, cut));
     }
   });
 
   test("and not when a connection is reset behind its last byte but one", async () => {
     await expectRefused(
-      receive(streams, "tcp:127.0.0.1:0", async (peer) => {
+      receive(format, streams, "tcp:127.0.0.1:0", async (peer) => {
         const sockets = [];
         for (const stream of streams) {
           const socket = await peer.connect();

@@ -1,7 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { RamFile } from "../../src/demo/ram-file.ts";
-import { inspect, verify } from "../../src/index.ts";
+import { inspect, restore, verify } from "../../src/index.ts";
 import { dirtierDisk } from "../support/boot-sector.ts";
 import { checkDirtyRam } from "../support/dirty-ram.ts";
 import { differingPages, FileLab, incoming, plainSettings } from "../support/file-lab.ts";
@@ -54,6 +54,21 @@ describeBothQemus("our data path writes mapped-ram, and QEMU 10 loads it by itse
       expect(await differingPages(source, plain)).toBe(0);
     });
   }
+
+  test("through channels it comes back into 7.2, which cannot read the format, and into 10", async () => {
+    const image = lab.file("vm.mr");
+    const setup = { binary: seven, ramBytes: ramBytes / 2, machine: OLD };
+    const source = await lab.source(setup);
+    await lab.lab.save(source, { channels: 4 }, { image, format: "mapped-ram" });
+    for (const [binary, channels] of [
+      [seven, 2],
+      [ten, 8],
+    ] as const) {
+      const call: typeof restore = (options) => restore({ ...options, channels });
+      const restored = await lab.lab.restore({ ...setup, binary }, { channels }, image, call);
+      expect(await differingPages(source, restored)).toBe(0);
+    }
+  });
 
   for (const [name, binary, channels] of [
     ["7.2", seven, 4],

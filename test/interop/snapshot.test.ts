@@ -66,8 +66,11 @@ describeEachQemu("snapshot of a VM that runs on", (binary) => {
     await restored.qmp.execute("cont");
     await expectCounting(restored);
 
-    // The next overlays are named after the disks again.
-    await snapshot(vm, "--disks", "--name", "tuesday", ...mode.slice(1)).success();
+    // The next overlays are named after the disks again; and RAM can have its places in a snapshot, too.
+    const placed = ["--format", "mapped-ram"];
+    await snapshot(vm, "--disks", "--name", "tuesday", ...placed, ...mode.slice(1)).success();
+    expect(await verify({ image: image() })).toMatchObject({ checked: "checksums and structure" });
+    expect(await inspect({ image: image() })).toMatchObject({ format: "mapped-ram", sealed: true });
     expect(await diskFiles(vm.qmp)).toEqual(disks.map(({ path }) => `${path}.snap-tuesday.qcow2`));
     await expectCounting(vm);
   });

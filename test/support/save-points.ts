@@ -1,3 +1,4 @@
+import type { SaveOptions } from "../../src/index.ts";
 import type { FaultSpec } from "./fault-spec.ts";
 import type { Random } from "./random.ts";
 
@@ -20,9 +21,10 @@ export interface SavePoint {
   readonly hit: { readonly fault: FaultSpec } | { readonly afterMs: number };
 }
 
-type Place = Pick<FaultSpec, "thread" | "call" | "nth" | "when">;
+type Place = Pick<FaultSpec, "thread" | "call" | "nth" | "when" | "with">;
 
 export interface SaveShape {
+  readonly format: NonNullable<SaveOptions["format"]>;
   /** multifd channels and main. */
   readonly connections: number;
   /** Writes of main before its first superblock: a path is tried out with one, a device is not. */
@@ -31,15 +33,17 @@ export interface SaveShape {
   readonly lengthMs: number;
 }
 
+function main(call: FaultSpec["call"], nth: number, when: FaultSpec["when"]): Place {
+  return { thread: "main", call, nth, when };
+}
+
 /** The named places of a save's life, in its order. */
-function placesOf(phase: SavePhase, { connections, probes }: SaveShape, random: Random): Place {
-  const main = (call: FaultSpec["call"], nth: number, when: FaultSpec["when"]): Place => ({
-    thread: "main",
-    call,
-    nth,
-    when,
-  });
+function placesOf(phase: SavePhase, shape: SaveShape, random: Random): Place {
+  const { connections, probes, format } = shape;
   const when = random.pick(["before", "after"] as const);
+  if (format === "mapped-ram" && (phase === "index" || phase === "between syncs")) {
+    return random.pick(mappedPlaces(phase, probes).map((place) => ({ ...place, when })));
+  }
   switch (phase) {
     case "connecting":
       return main("accept", 1 + random.integer(connections), when);
@@ -72,6 +76,27 @@ function placesOf(phase: SavePhase, { connections, probes }: SaveShape, random: 
     default:
       throw new Error(`${phase} has no exact places`);
   }
+}
+
+// How an aligned buffer reads as text: the first bytes of a mapped-ram file, and of its footer.
+const QEMU_MAGIC = "81,69,86,77,0,0,0,3";
+const FOOTER_MAGIC = "77,70,68,77,83,69,65,76";
+
+/** Flushes of this format: 1 no old image, 2 all but the footer, 3 the footer, 4 QEMU's magic. */
+function mappedPlaces(phase: "index" | "between syncs", probes: 0 | 1): Omit<Place, "when">[] {
+  const inPlace = probes === 0;
+  // A device is marked with two writes before, the second of them a footer.
+  const first = inPlace ? 2 : 1;
+  const at = { thread: "main", call: "write" } as const;
+  if (phase === "index") {
+    const heads = [1, 2, 4, 7].map((nth) => ({ ...at, nth: first + nth }));
+    return [...heads, { thread: "main", call: "fdatasync", nth: 2 }];
+  }
+  return [
+    { ...at, with: FOOTER_MAGIC, nth: inPlace ? 2 : 1 },
+    { thread: "main", call: "fdatasync", nth: 3 },
+    { ...at, with: QEMU_MAGIC, nth: 1 },
+  ];
 }
 
 const EXACT = ["connecting", "data", "index", "between syncs", "rename"] as const;

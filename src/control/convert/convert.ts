@@ -49,36 +49,33 @@ export async function convert(options: ConvertOptions): Promise<CompletedEvent> 
   throwIfAborted(options.signal);
   const completed = await withSource(options, async (source) => {
     const channels = channelsFor(source, options);
+    const makeFormat = formatFor(options, source);
     if (source.channels === null || channels === source.channels || options.format === "mapped-ram") {
-      return await move(options, source, source, channels);
+      return await move({ ...options, makeFormat }, source, channels);
     }
     // A stream says its pages in the order in which they were sent; only a file in which they have places can be split anew.
     return await withScratch(options, async (image) => {
-      const scratch = { ...options, image, offset: 0, output: image, outputOffset: 0 };
-      await move(
-        { ...scratch, image: options.image, format: "mapped-ram" },
-        source,
-        source,
-        source.channels ?? 0,
+      const { expectBytes: _, replace: __, ...others } = options;
+      const copying: ConvertOptions = { ...others, output: image, outputOffset: 0, format: "mapped-ram" };
+      const first = { ...copying, makeFormat: formatFor(copying, source) };
+      await move(first, source, source.channels ?? 0);
+      return await withSource({ ...others, image, offset: 0 }, (copy) =>
+        move({ ...options, makeFormat }, copy, channels),
       );
-      return await withSource(scratch, (copy) => move(options, copy, source, channels));
     });
   });
   teller(options)(completed);
   return completed;
 }
 
-/** @param about what the result says of the VM: `from` may be a copy of it */
 async function move(
-  options: ConvertOptions,
+  { makeFormat, ...options }: ConvertOptions & { readonly makeFormat: FormatMaker },
   from: SavedSource,
-  about: SavedSource,
   channels: number,
 ): Promise<CompletedEvent> {
   const plan = await from.plan(channels, options.format === "mapped-ram");
-  const makeFormat = formatFor(options, about);
   return await transfer(options, plan, (intake) =>
-    runSave(saveOptions(options, about, plan.channels.length - 1, intake), { makeFormat }),
+    runSave(saveOptions(options, from, plan.channels.length - 1, intake), { makeFormat }),
   );
 }
 
@@ -106,6 +103,7 @@ function saveOptions(
   };
 }
 
+/** @throws MultifdError USAGE, VM_MISMATCH (the domain's XML) */
 function formatFor(options: ConvertOptions, source: SavedSource): FormatMaker {
   const start = options.format === "libvirt" ? libvirtStart(options, source) : null;
   return (parts) => {

@@ -7,7 +7,7 @@ import { readSpan } from "../../io/file-io.ts";
 import type { Source } from "../../io/source.ts";
 import type { OutgoingTask, PourTask } from "../../pool/messages.ts";
 import { POUR } from "../../pool/run-pool.ts";
-import { kindOf } from "../foreign/kind.ts";
+import { kindOfFile } from "../foreign/kind.ts";
 import { compressedInside, openLibvirt } from "../foreign/libvirt.ts";
 import { type MappedContents, openContents } from "../mapped-ram/contents.ts";
 import { planMapped } from "../mapped-ram/outgoing.ts";
@@ -48,7 +48,7 @@ export function withSource<T>(options: RunOptions, work: (source: SavedSource) =
 }
 
 async function openSaved(options: RunOptions, source: Source, head: Uint8Array): Promise<SavedSource> {
-  switch (kindOf(head)) {
+  switch (await kindOfFile(source, head)) {
     case "mapped-ram":
       return mappedSource(options, source, await openContents(openFileOf(source), source.base), null);
     case "qemu-stream":

@@ -1,7 +1,11 @@
+import { magicOf } from "../../formats/image/state-page.ts";
+import { MAGIC as IMAGE_MAGIC } from "../../formats/image/superblock.ts";
 import { isLibvirtImage } from "../../formats/libvirt/header.ts";
 import { isQemuStream } from "../../formats/mapped-ram/stream.ts";
 import { MAPPED_RAM } from "../../formats/migration/configuration.ts";
 import { MainWalker } from "../../formats/migration/main-stream.ts";
+import type { Source } from "../../io/source.ts";
+import { readFooter } from "../mapped-ram/open.ts";
 
 /** Kinds of files; "stream" stands for our own format, and for what is none of them. */
 export type FileKind = "stream" | "mapped-ram" | "qemu-stream" | "libvirt";
@@ -17,5 +21,24 @@ export function kindOf(head: Uint8Array): FileKind {
   } catch {
     // Damaged already; whoever walks it says how.
     return "qemu-stream";
+  }
+}
+
+/**
+ * Says the same of an open file. One that ends with a footer of ours is a mapped-ram image, and a damaged one if it does not
+ * begin like that.
+ */
+export async function kindOfFile(source: Source, head: Uint8Array): Promise<FileKind> {
+  const kind = kindOf(head);
+  if (kind === "libvirt" || kind === "mapped-ram" || magicOf(head) === IMAGE_MAGIC) return kind;
+  return (await hasFooter(source)) ? "mapped-ram" : kind;
+}
+
+async function hasFooter({ fd, base, available }: Source): Promise<boolean> {
+  try {
+    return (await readFooter({ fd, bytes: base + available }, base)) !== null;
+  } catch {
+    // It begins as one does; what is wrong with it, its reader says.
+    return true;
   }
 }

@@ -6,10 +6,10 @@ import type { RamTables } from "../../pool/placing/ram-tables.ts";
 
 const PIECE = 1024 * 1024;
 
-/** Makes sure that the pages of a block that are absent read as zeros: they may have been written in an earlier epoch. */
+/** Makes sure that absent pages of a block read as zeros, in a file that was empty: some were written in an earlier epoch. */
 export async function clearAbsent(fd: number, ram: RamTables, number: number): Promise<void> {
   const { usedLength, pageSize, pagesOffset } = ram.blocks[number] as MappedBlock;
-  for (const { first, count } of absentRuns(ram.bitmap(number), usedLength / pageSize)) {
+  for (const { first, count } of idleRuns(ram.roomy(number), ram.bitmap(number), usedLength / pageSize)) {
     const offset = pagesOffset + first * pageSize;
     try {
       punchHole(fd, offset, count * pageSize);
@@ -28,18 +28,23 @@ async function writeZeros(fd: number, offset: number, length: number): Promise<v
   }
 }
 
-/** Runs of pages whose bit is not set. */
-export function* absentRuns(bits: Uint8Array, pages: number): Generator<{ first: number; count: number }> {
+/** Pages that have, or may have, room in the file without being present. */
+export function* idleRuns(
+  roomy: Uint8Array,
+  present: Uint8Array,
+  pages: number,
+): Generator<{ first: number; count: number }> {
   let first = -1;
   for (let page = 0; page <= pages; page++) {
-    // Whole bytes of the bitmap at a time, where nothing changes.
-    if (page % 8 === 0 && page + 8 <= pages && bits[page >> 3] === (first < 0 ? 0xff : 0)) {
+    const idle = page < pages ? (roomy[page >> 3] as number) & ~(present[page >> 3] as number) : 0;
+    // Whole bytes of the bitmaps at a time, where nothing changes.
+    if (page % 8 === 0 && page + 8 <= pages && idle === (first < 0 ? 0 : 0xff)) {
       page += 7;
       continue;
     }
-    const absent = page < pages && !isPresent(bits, page);
-    if (absent && first < 0) first = page;
-    if (absent || first < 0) continue;
+    const inRun = ((idle >> (page & 7)) & 1) === 1;
+    if (inRun && first < 0) first = page;
+    if (inRun || first < 0) continue;
     yield { first, count: page - first };
     first = -1;
   }

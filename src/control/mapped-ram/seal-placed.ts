@@ -16,7 +16,7 @@ import { punchHole } from "../../io/libc.ts";
 import type { PlacedMain } from "../../pool/messages.ts";
 import type { RamTables } from "../../pool/placing/ram-tables.ts";
 import type { ImageIdentity } from "../save-format.ts";
-import { absentRuns, isPresent } from "./absent.ts";
+import { idleRuns, isPresent } from "./absent.ts";
 
 const PIECE = 1024 * 1024;
 /** Pages dealt with in one go: a few milliseconds, so that a signal is heard. */
@@ -111,7 +111,7 @@ async function rangeSums(ram: RamTables, map: RamMapTable): Promise<Uint8Array> 
 async function punchAbsent(fd: number, ram: RamTables): Promise<void> {
   let holes = 0;
   for (const [number, { usedLength, pageSize, pagesOffset }] of ram.blocks.entries()) {
-    for (const { first, count } of absentRuns(ram.bitmap(number), usedLength / pageSize)) {
+    for (const { first, count } of idleRuns(ram.roomy(number), ram.bitmap(number), usedLength / pageSize)) {
       const offset = pagesOffset + first * pageSize;
       try {
         punchHole(fd, offset, count * pageSize);

@@ -29,6 +29,11 @@ export class PacketView {
     this.#input = input;
   }
 
+  /** Offset of the packet in its stream. */
+  get at(): number {
+    return this.#input.offset;
+  }
+
   /** Pages whose data is in the payload, in its order; their offsets are the first ones. */
   get normalPages(): number {
     return this.#input.u32(NORMAL_PAGES);

@@ -11,11 +11,20 @@ import { type Unpacker, unpackerFor } from "./unpacker.ts";
 /** A header of a multifd packet, with what may be read of it at once. */
 const HEADER_BYTES = 2048;
 
+/** Pages one behind the other; the offset of the first is in bytes. */
+interface Run {
+  readonly offset: number;
+  pages: number;
+}
+
 /** A packet whose header has passed. */
 interface Packet {
+  /** Offset in the stream. */
+  readonly at: number;
   readonly block: string;
-  /** Byte offsets of the pages: those with data, then those that are zero. */
-  readonly offsets: readonly number[];
+  /** The pages with data, in their order, and those that are zero. */
+  readonly data: readonly Run[];
+  readonly zero: readonly Run[];
   readonly normalPages: number;
   readonly compression: Compression;
 }
@@ -61,8 +70,9 @@ export class PacketPlacer implements PacketSink {
   pages(view: PacketView, compression: Compression, payloadBytes: number): void {
     const { normalPages, zeroPages } = view;
     if (normalPages + zeroPages === 0) return;
-    const offsets = Array.from({ length: normalPages + zeroPages }, (_, page) => view.offset(page));
-    this.#packet = { block: view.block, offsets, normalPages, compression };
+    const data = runsOf(view, 0, normalPages);
+    const zero = runsOf(view, normalPages, normalPages + zeroPages);
+    this.#packet = { at: view.at, block: view.block, data, zero, normalPages, compression };
     this.#payloadLeft = payloadBytes;
     this.#packed = normalPages > 0 && compression !== "none" ? new Uint8Array(payloadBytes) : null;
     if (this.#packed !== null) this.#unpacker ??= unpackerOf(compression);
@@ -88,25 +98,25 @@ export class PacketPlacer implements PacketSink {
   }
 
   /** Tells the writer which pages come, and takes the zero ones out. */
-  #announce({ block: name, offsets, normalPages }: Packet): void {
+  #announce({ at, block: name, data, zero }: Packet): void {
     const { tables } = this.#writer;
     const block = tables.numberOf(name);
     if (block === undefined)
-      throw protocolError(`has pages of the RAMBlock "${name}", which main has not`, 0);
+      throw protocolError(`has pages of the RAMBlock "${name}", which main has not`, at);
     const { usedLength, pageSize } = tables.blocks[block] as { usedLength: number; pageSize: number };
     if (pageSize !== PAGE_SIZE) throw unsupported(`its pages have ${pageSize} bytes on multifd channels`);
-    for (const [index, offset] of offsets.entries()) {
-      if (offset % pageSize !== 0 || offset >= usedLength) {
-        throw protocolError(`has a page at ${offset} of "${name}", which has ${usedLength} bytes`, 0);
-      }
-      if (index < normalPages) this.#writer.expect(block, offset / pageSize);
-      else tables.clear(block, offset / pageSize);
+    for (const { offset, pages } of [...data, ...zero]) {
+      if (offset % pageSize === 0 && offset + pages * pageSize <= usedLength) continue;
+      const wrong = offset % pageSize === 0 ? Math.max(offset, usedLength) : offset;
+      throw protocolError(`has a page at ${wrong} of "${name}", which has ${usedLength} bytes`, at);
     }
+    for (const { offset, pages } of data) this.#writer.expect(block, offset / pageSize, pages);
+    for (const { offset, pages } of zero) tables.clear(block, offset / pageSize, pages);
   }
 
   async #unpack(packet: Packet, packed: Uint8Array, sync: number | null): Promise<void> {
     const unpacker = this.#unpacker as Unpacker;
-    for (const piece of await unpacker.unpack(packed, packet.normalPages * PAGE_SIZE)) {
+    for (const piece of await unpacker.unpack(packed, packet.normalPages * PAGE_SIZE, packet.at)) {
       for (let at = 0; at < piece.length; ) {
         const part = piece.subarray(at, at + this.#writer.space.length);
         this.#writer.space.set(part);
@@ -119,13 +129,24 @@ export class PacketPlacer implements PacketSink {
 
   #close(sync: number | null): void {
     this.#packet = null;
-    this.#holdUnless(this.#writer.launch());
     if (sync !== null) this.#hold.until(this.#barriers.arriveAt(sync));
   }
 
   #holdUnless(room: boolean): void {
     if (!room) this.#hold.until(this.#writer.spare());
   }
+}
+
+function runsOf(view: PacketView, from: number, until: number): Run[] {
+  const runs: Run[] = [];
+  let next = -1;
+  for (let index = from; index < until; index++) {
+    const offset = view.offset(index);
+    if (offset === next) (runs.at(-1) as Run).pages++;
+    else runs.push({ offset, pages: 1 });
+    next = offset + PAGE_SIZE;
+  }
+  return runs;
 }
 
 function unpackerOf(compression: Compression): Unpacker {

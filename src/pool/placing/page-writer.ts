@@ -1,27 +1,23 @@
 import { crc32 } from "node:zlib";
-import { MultifdError } from "../../errors.ts";
 import { NOWHERE } from "../../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
 import type { WriteAt } from "../../io/file-io.ts";
 import { WriteRing } from "../../io/write-ring.ts";
 import type { ControlBlock } from "../control-block.ts";
 import type { PlaceTask } from "../messages.ts";
-import { paced } from "../pacer.ts";
+import { admitted } from "./admitted.ts";
 import { digestOf, RamTables } from "./ram-tables.ts";
 import { Regions } from "./regions.ts";
 
-/** A page number fits into the low part: the tables hold no more than 2^30 pages. */
-const BLOCK_STEP = 2 ** 32;
-
-/** A run of bytes of a slot that stays one run in the file. */
-interface Run {
-  readonly from: number;
-  readonly until: number;
-  readonly offset: number;
+/** Pages that lie side by side in their block. */
+interface PageRun {
+  readonly block: number;
+  first: number;
+  count: number;
 }
 
 /**
- * Puts pages to their places: whoever reads them names each page with `expect`, fills `space` with their bytes in the
+ * Puts pages to their places: whoever reads them names the pages with `expect`, fills `space` with their bytes in the
  * same order, and says how many came. Pages that lie side by side go out in one write.
  */
 export class PageWriter {
@@ -30,8 +26,14 @@ export class PageWriter {
   readonly #write: WriteAt;
   readonly #ring: WriteRing;
   readonly #fail: (error: unknown) => void;
-  /** block × 2^32 + page, in the order in which their bytes come; those of slots on their way are gone from it. */
-  readonly #expected: number[] = [];
+  /** Pages whose bytes have not come whole, in their order. */
+  readonly #expected: PageRun[] = [];
+  /** What the current slot holds: pages, and bytes, those of a page that is not whole included. */
+  #runs: PageRun[] = [];
+  #pages = 0;
+  #bytes = 0;
+  /** The pages of each slot: making views anew for every checksum costs half as much as the checksum. */
+  readonly #views = new Map<Uint8Array, readonly Buffer[]>();
   #tables: RamTables | null = null;
   #regions: Regions | null = null;
   #spare: { readonly promise: Promise<void>; readonly resolve: () => void } | null = null;
@@ -66,22 +68,18 @@ export class PageWriter {
     return this.#ring.space();
   }
 
-  /** The next page to come. */
-  expect(block: number, page: number): void {
-    this.#expected.push(block * BLOCK_STEP + page);
+  /** The next pages to come. */
+  expect(block: number, page: number, count: number): void {
+    append(this.#expected, block, page, count);
   }
 
   /** Takes note of bytes that were put into `space`. False: no more may come before `spare`. */
   filled(bytes: number): boolean {
+    this.#takeNote(bytes);
     return this.#ring.advance(bytes);
   }
 
-  /** Writes the pages that are there, all of them whole. False as for `filled`. */
-  launch(): boolean {
-    return this.#ring.launch();
-  }
-
-  /** Waits for room after `filled` or `launch` answered false. */
+  /** Waits for room after `filled` answered false. */
   spare(): Promise<void> {
     if (this.#spare === null) {
       let resolve = (): void => undefined;
@@ -104,66 +102,77 @@ export class PageWriter {
   }
 
   async #store(slot: Uint8Array, length: number): Promise<void> {
-    const { tables } = this;
-    const pageSize = tables.blocks[0]?.pageSize ?? length;
-    const pages = this.#expected.splice(0, length / pageSize);
-    this.#takeNote(slot, pages, pageSize);
-    const stored = this.#control.addStored(length);
-    const { maxBytes, rate, image, work } = this.#task;
-    if (work.kind === "digest") return;
-    if (maxBytes !== null && stored > maxBytes) throw tooLarge(maxBytes);
-    await paced(this.#control, length, rate);
-    await Promise.all(
-      runsOf(pages, pageSize, tables.blocks).map(({ from, until, offset }) => {
-        this.#reserve(offset, until - from);
-        return this.#write(image.fd, slot.subarray(from, until), offset);
-      }),
-    );
+    const runs = this.#runs;
+    this.#runs = [];
+    this.#pages = 0;
+    this.#bytes = 0;
+    if (this.#task.work.kind === "digest") return;
+    await admitted(this.#control, this.#task, length);
+    this.#reserve(runs);
+    await this.#writeRuns(slot, runs);
   }
 
-  /** Checksums are taken while the pages are still in the processor's cache. */
-  #takeNote(slot: Uint8Array, pages: readonly number[], pageSize: number): void {
+  /** Whole pages are looked at as they come, while they are still in the processor's cache. */
+  #takeNote(bytes: number): void {
     const { tables } = this;
-    for (const [index, key] of pages.entries()) {
-      const block = Math.floor(key / BLOCK_STEP);
-      const page = key % BLOCK_STEP;
-      const bytes = slot.subarray(index * pageSize, (index + 1) * pageSize);
-      if (tables.hasChecksums) tables.setChecksum(block, page, crc32(bytes));
-      if (tables.hasDigests) tables.setDigest(block, page, digestOf(bytes));
-      tables.setPresent(block, page);
+    const { pageSize } = tables.blocks[0] as MappedBlock;
+    const views = tables.hasSums ? this.#viewsOf(this.#ring.current, pageSize) : null;
+    this.#bytes += bytes;
+    for (let left = Math.floor(this.#bytes / pageSize) - this.#pages; left > 0; ) {
+      const run = this.#expected[0] as PageRun;
+      const { block, first } = run;
+      const count = Math.min(left, run.count);
+      tables.setPresent(block, first, count);
+      for (let page = 0; views !== null && page < count; page++) {
+        const view = views[this.#pages + page] as Buffer;
+        if (tables.hasChecksums) tables.setChecksum(block, first + page, crc32(view));
+        else tables.setDigest(block, first + page, digestOf(view));
+      }
+      append(this.#runs, block, first, count);
+      this.#pages += count;
+      left -= count;
+      run.first += count;
+      run.count -= count;
+      if (run.count === 0) this.#expected.shift();
     }
   }
 
-  #reserve(offset: number, length: number): void {
+  #viewsOf(slot: Uint8Array, pageSize: number): readonly Buffer[] {
+    let views = this.#views.get(slot);
+    if (views === undefined) {
+      views = Array.from({ length: slot.length / pageSize }, (_, page) =>
+        Buffer.from(slot.buffer, slot.byteOffset + page * pageSize, pageSize),
+      );
+      this.#views.set(slot, views);
+    }
+    return views;
+  }
+
+  #reserve(runs: readonly PageRun[]): void {
     const { regions, image, sparse } = this.#task;
     if (!sparse) return;
-    this.#regions ??= regionsOf(regions, image.fd, this.tables.blocks);
-    this.#regions.reserve(offset, offset + length);
+    this.#regions ??= new Regions(regions, image.fd, this.tables);
+    for (const { block, first, count } of runs) {
+      if (this.tables.blocks[block]?.pagesOffset !== NOWHERE) this.#regions.reserve(block, first, count);
+    }
+  }
+
+  async #writeRuns(slot: Uint8Array, runs: readonly PageRun[]): Promise<void> {
+    const writes: Promise<void>[] = [];
+    let from = 0;
+    for (const { block, first, count } of runs) {
+      const { pagesOffset, pageSize } = this.tables.blocks[block] as MappedBlock;
+      const bytes = slot.subarray(from, from + count * pageSize);
+      const offset = pagesOffset + first * pageSize;
+      if (pagesOffset !== NOWHERE) writes.push(this.#write(this.#task.image.fd, bytes, offset));
+      from += bytes.length;
+    }
+    await Promise.all(writes);
   }
 }
 
-function regionsOf(bits: SharedArrayBuffer, fd: number, blocks: readonly MappedBlock[]): Regions {
-  const placed = blocks.filter(({ pagesOffset }) => pagesOffset !== NOWHERE);
-  const first = placed[0] as MappedBlock;
-  const last = placed.at(-1) as MappedBlock;
-  return new Regions(bits, fd, first.pagesOffset, last.pagesOffset + last.usedLength);
-}
-
-function runsOf(pages: readonly number[], pageSize: number, blocks: readonly MappedBlock[]): Run[] {
-  const runs: Run[] = [];
-  for (let first = 0; first < pages.length; ) {
-    const key = pages[first] as number;
-    let next = first + 1;
-    while (pages[next] === key + next - first) next++;
-    const { pagesOffset } = blocks[Math.floor(key / BLOCK_STEP)] as MappedBlock;
-    const offset = pagesOffset + (key % BLOCK_STEP) * pageSize;
-    if (pagesOffset !== NOWHERE) runs.push({ from: first * pageSize, until: next * pageSize, offset });
-    first = next;
-  }
-  return runs;
-}
-
-function tooLarge(maxBytes: number): MultifdError {
-  const text = `the pages of the VM grew beyond --max-bytes ${maxBytes}: stop the VM before saving it, or allow more`;
-  return new MultifdError("LIMIT_EXCEEDED", text, { maxBytes });
+function append(runs: PageRun[], block: number, first: number, count: number): void {
+  const last = runs.at(-1);
+  if (last?.block === block && last.first + last.count === first) last.count += count;
+  else runs.push({ block, first, count });
 }

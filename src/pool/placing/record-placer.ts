@@ -1,4 +1,3 @@
-import { Buffer } from "node:buffer";
 import { MultifdError } from "../../errors.ts";
 import {
   layOut,
@@ -13,14 +12,16 @@ import type { RamBlock } from "../../formats/migration/summary.ts";
 import type { WriteAt } from "../../io/file-io.ts";
 import type { ControlBlock } from "../control-block.ts";
 import type { PlacedMain, PlaceTask } from "../messages.ts";
+import { admitted } from "./admitted.ts";
 import type { Barriers } from "./barriers.ts";
+import { Gathered } from "./gathered.ts";
 import type { Hold } from "./hold.ts";
 import type { PageWriter } from "./page-writer.ts";
 import { RamTables } from "./ram-tables.ts";
 import { TailWriter } from "./tail-writer.ts";
 
 /** Device state that comes before RAM is small; more than this is not QEMU's. */
-const HEAD_LIMIT = 16 * 1024 * 1024;
+const HEAD_LIMIT = 1024 * 1024;
 
 /**
  * Places what main carries: zero pages, in a stream of one channel all pages, and the stream around them, which becomes
@@ -33,8 +34,7 @@ export class RecordPlacer implements RecordSink {
   readonly #write: WriteAt;
   readonly #hold: Hold;
   readonly #barriers: Barriers;
-  readonly #head: Buffer[] = [];
-  #headBytes = 0;
+  readonly #head = new Gathered();
   #layout: MappedLayout | null = null;
   #tail: TailWriter | null = null;
   #block: RamBlock | null = null;
@@ -65,9 +65,10 @@ export class RecordPlacer implements RecordSink {
       this.#tail.put(bytes);
       return;
     }
-    this.#headBytes += bytes.length;
-    if (this.#headBytes > HEAD_LIMIT) throw unsupported(`${HEAD_LIMIT} bytes stand before its RAM`);
-    this.#head.push(Buffer.from(bytes));
+    if (this.#head.length + bytes.length > HEAD_LIMIT) {
+      throw unsupported(`more than ${HEAD_LIMIT} bytes stand before its RAM`);
+    }
+    this.#head.put(bytes);
   }
 
   listed(ram: RamListed): void {
@@ -75,7 +76,7 @@ export class RecordPlacer implements RecordSink {
     const { base } = image;
     const layout =
       work.kind === "image"
-        ? layOut(base, Buffer.concat(this.#head), ram)
+        ? layOut(base, this.#head.bytes, ram)
         : layOutBlock(base, ram, work.kind === "block" ? work.name : null);
     if (capacity !== null && layout.tailOffset - image.base > capacity) {
       const text = `the image does not fit: it needs more than ${layout.tailOffset - image.base} bytes and its device has ${capacity}; use a larger one, or --format stream`;
@@ -89,7 +90,8 @@ export class RecordPlacer implements RecordSink {
     }
     this.#layout = layout;
     // Of a memory that is taken out, the stream around it is dropped.
-    const write = work.kind === "image" ? this.#write : () => Promise.resolve();
+    const write: WriteAt =
+      work.kind === "image" ? (...what) => this.#writeTail(...what) : async () => undefined;
     this.#tail = new TailWriter(write, image.fd, layout.tailOffset);
     this.#control.setLaidOut();
   }
@@ -103,11 +105,11 @@ export class RecordPlacer implements RecordSink {
   }
 
   zero(block: RamBlock, address: number): void {
-    this.#writer.tables.clear(this.#numberOf(block), this.#page(address));
+    this.#writer.tables.clear(this.#numberOf(block), this.#page(address), 1);
   }
 
   page(block: RamBlock, address: number): void {
-    this.#writer.expect(this.#numberOf(block), this.#page(address));
+    this.#writer.expect(this.#numberOf(block), this.#page(address), 1);
   }
 
   pageBytes(bytes: Uint8Array): void {
@@ -140,6 +142,11 @@ export class RecordPlacer implements RecordSink {
   async finish(): Promise<PlacedMain | null> {
     if (this.#tail === null || this.#layout === null) return null;
     return { layout: this.#layout, tail: await this.#tail.finish() };
+  }
+
+  async #writeTail(fd: number, bytes: Uint8Array, position: number): Promise<void> {
+    await admitted(this.#control, this.#task, bytes.length);
+    await this.#write(fd, bytes, position);
   }
 
   #numberOf(block: RamBlock): number {

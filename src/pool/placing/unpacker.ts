@@ -3,19 +3,21 @@ import { createInflate, type Inflate } from "node:zlib";
 import { Decompress } from "fzstd";
 import type { Compression } from "../../formats/migration/summary.ts";
 import { protocolError } from "../../formats/migration/wire.ts";
+import { ZstdBlocks } from "./zstd-blocks.ts";
 
 /**
  * Unpacks the payloads of one multifd channel. zlib and zstd keep one stream per channel for the whole migration, flushed at
  * the end of each packet (migration/multifd-zlib.c and multifd-zstd.c of QEMU 7.2.22 and 10.0.2), so that payloads can be
- * unpacked in their order only.
+ * unpacked in their order only. What unpacks to more than its packet may hold is given up as soon as it does.
  */
 export interface Unpacker {
   /**
    * @param length bytes that the payload must unpack to
+   * @param at offset of its packet in the stream, for errors
    * @returns them, in pieces that are the caller's
    * @throws MultifdError PROTOCOL
    */
-  unpack(payload: Uint8Array, length: number): Promise<readonly Uint8Array[]>;
+  unpack(payload: Uint8Array, length: number, at: number): Promise<readonly Uint8Array[]>;
 }
 
 /** null: no library unpacks this method. */
@@ -24,61 +26,90 @@ export function unpackerFor(method: Compression): Unpacker | null {
   return method === "zstd" ? new ZstdUnpacker() : null;
 }
 
+/** What one payload has unpacked to so far. */
+class Unpacked {
+  readonly #pieces: Uint8Array[] = [];
+  readonly #length: number;
+  #bytes = 0;
+
+  /** @param length bytes that it must come to */
+  constructor(length: number) {
+    this.#length = length;
+  }
+
+  /** Throws when it is too much. */
+  add(piece: Uint8Array): void {
+    this.#bytes += piece.length;
+    if (this.#bytes > this.#length) throw new Error(`more than ${this.#length} bytes`);
+    this.#pieces.push(piece);
+  }
+
+  /** Throws when it is not all. */
+  whole(): readonly Uint8Array[] {
+    if (this.#bytes !== this.#length) throw new Error(`${this.#bytes} bytes instead of ${this.#length}`);
+    return this.#pieces;
+  }
+}
+
 class ZlibUnpacker implements Unpacker {
   readonly #inflate: Inflate = createInflate({ chunkSize: 128 * 1024 });
-  readonly #pieces: Uint8Array[] = [];
   readonly #failed: Promise<never>;
-  #bytes = 0;
+  #unpacked = new Unpacked(0);
 
   constructor() {
     this.#inflate.on("data", (piece: Uint8Array) => {
-      this.#pieces.push(piece);
-      this.#bytes += piece.length;
+      try {
+        this.#unpacked.add(piece);
+      } catch (error) {
+        this.#inflate.destroy(error as Error);
+      }
     });
     this.#failed = new Promise((_, reject) => this.#inflate.on("error", reject));
     // Looked at where something is waited for.
     this.#failed.catch(() => undefined);
   }
 
-  async unpack(payload: Uint8Array, length: number): Promise<readonly Uint8Array[]> {
+  async unpack(payload: Uint8Array, length: number, at: number): Promise<readonly Uint8Array[]> {
+    this.#unpacked = new Unpacked(length);
     const written = new Promise<void>((resolve, reject) =>
       this.#inflate.write(payload, (error) => (error ? reject(error) : resolve())),
     );
     try {
       await Promise.race([written, this.#failed]);
-      // The last piece may be told of a moment after the input is used up.
-      await nextTurn();
+      // The last piece, or that there was too much, may be told of a moment after the input is used up.
+      await Promise.race([nextTurn(), this.#failed]);
+      return this.#unpacked.whole();
     } catch (error) {
-      throw unreadable("zlib", (error as Error).message);
+      throw unreadable("zlib", error, at);
     }
-    const pieces = this.#pieces.splice(0);
-    const bytes = this.#bytes;
-    this.#bytes = 0;
-    return whole("zlib", pieces, bytes, length);
   }
 }
+
+/** The library looks at nothing before it has 18 bytes; a header and a block of one repeated byte have 10. */
+const EMPTY_BLOCKS = new Uint8Array(18);
 
 class ZstdUnpacker implements Unpacker {
-  #pieces: Uint8Array[] = [];
-  readonly #decompress = new Decompress((piece) => this.#pieces.push(piece));
+  readonly #blocks = new ZstdBlocks();
+  readonly #decompress = new Decompress((piece) => this.#unpacked.add(piece));
+  #unpacked = new Unpacked(0);
 
-  async unpack(payload: Uint8Array, length: number): Promise<readonly Uint8Array[]> {
-    this.#pieces = [];
+  async unpack(payload: Uint8Array, length: number, at: number): Promise<readonly Uint8Array[]> {
+    this.#unpacked = new Unpacked(length);
     try {
-      this.#decompress.push(payload);
+      const first = this.#blocks.check(payload);
+      if (first > 0) {
+        this.#decompress.push(payload.subarray(0, first));
+        this.#decompress.push(EMPTY_BLOCKS);
+      }
+      this.#decompress.push(payload.subarray(first));
+      return this.#unpacked.whole();
     } catch (error) {
-      throw unreadable("zstd", (error as Error).message);
+      throw unreadable("zstd", error, at);
     }
-    const bytes = this.#pieces.reduce((sum, piece) => sum + piece.length, 0);
-    return whole("zstd", this.#pieces, bytes, length);
   }
 }
 
-function whole(method: string, pieces: readonly Uint8Array[], bytes: number, length: number) {
-  if (bytes !== length) throw unreadable(method, `${bytes} bytes instead of ${length}`);
-  return pieces;
-}
-
-function unreadable(method: string, why: string): Error {
-  return protocolError(`has a payload that cannot be unpacked with ${method}: ${why}`, 0);
+function unreadable(method: string, error: unknown, at: number): Error {
+  const why = error instanceof Error ? error.message : String(error);
+  return protocolError(`has a payload that cannot be unpacked with ${method}: ${why}`, at);
 }

@@ -20,7 +20,7 @@ test("a sealed image: what it is, what is in it, and how QEMU loads it", async (
   const shown = await page(example.bytes);
   for (const text of [
     "mapped-ram",
-    "yes: QEMU called",
+    "yes, the streams are complete; QEMU called",
     "crc32",
     "pc-q35-10.0",
     "80.0 KiB, 12.0 KiB of it not zero",
