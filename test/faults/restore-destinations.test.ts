@@ -143,7 +143,7 @@ describe("a destination that is no QEMU, or not there", () => {
 describeEachQemu("a destination that is not what the image needs", (binary) => {
   const vms = useVms();
   const cli = useCli();
-  const ramBytes = 128 * MIB;
+  const ramBytes = 64 * MIB;
   const uuid = "00112233-4455-6677-8899-aabbccddeeff";
   let lab: Lab;
   let source: Guest;
@@ -161,10 +161,11 @@ describeEachQemu("a destination that is not what the image needs", (binary) => {
   const restored = (address: string, ...options: readonly string[]): Promise<CliResult> =>
     cli(["restore", image, "--connect", address, ...options], { boundMs: 20_000 }).finished;
 
-  test.each([1, 2, 3])("it is killed at random, %i", async () => {
+  // `npm run crash-matrix` kills it at many more moments.
+  test("it is killed at random", async () => {
     const random = seededRandom();
     const { vm, address } = await startIncoming(vms, binary, { channels: 4 }, { ramBytes, extraArgs });
-    const run = cli(["restore", image, "--connect", address, "--rate", "60M"]);
+    const run = cli(["restore", image, "--connect", address, "--rate", "30M"]);
     await run.until(({ event, channel }) => event === "channel" && channel === 3);
     await sleep(random.integer(800));
     const killed = performance.now();
@@ -215,7 +216,7 @@ describeEachQemu("a destination that is not what the image needs", (binary) => {
 
   test("it expects 6 channels where the image has 4", async () => {
     const { address, monitor } = await startIncoming(vms, binary, { channels: 6 }, { ramBytes, extraArgs });
-    const result = await restored(address, "--stall-timeout", "2");
+    const result = await restored(address, "--stall-timeout", "1");
     expectFailure(result, "STALLED", 6);
     await monitor.alive(); // it waits for the rest of its channels, and can be told to quit
     monitor.stop();

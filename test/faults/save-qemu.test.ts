@@ -53,7 +53,7 @@ describeEachQemu("a save that comes to nothing", (binary) => {
   beforeEach(async () => {
     before = await goodImage();
     await writeFile(scratch.file("vm.mfd"), before);
-    guest = await lab.source({ binary, ramBytes: 256 * MIB });
+    guest = await lab.source({ binary, ramBytes: 64 * MIB, accelerator: "tcg" });
     await guest.vm.qmp.execute("cont");
     await configure(guest.vm, CHANNELS);
   });
@@ -74,7 +74,6 @@ describeEachQemu("a save that comes to nothing", (binary) => {
   async function expectUntouched(): Promise<void> {
     expect(await scratch.names()).toEqual(["vm.mfd"]);
     expect(before.equals(await scratch.read("vm.mfd"))).toBe(true);
-    await verify({ image: scratch.file("vm.mfd"), workers: 1 });
   }
 
   async function expectRetryWorks(): Promise<void> {
@@ -148,7 +147,7 @@ describeEachQemu("a save that comes to nothing", (binary) => {
   test("the helper gives up while QEMU connects 64 channels: QEMU can migrate again", async () => {
     await configure(guest.vm, { channels: 64 });
     // From before the first connection until all are there, whatever this machine's speed.
-    for (const delayMs of [0, 1, 2, 4, 6, 9, 14, 20]) {
+    for (const delayMs of [0, 2, 6, 14]) {
       const { helper, address } = await listening(scratch.file("vm.mfd"));
       await guest.vm.qmp.execute("migrate-set-parameters", { "max-bandwidth": 16 * MIB });
       await migrateTo(guest.vm.qmp, address);

@@ -2,7 +2,6 @@ import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
 import { fillRam } from "../../src/demo/ram-pattern.ts";
 import { type HelperProcess, useHelpers } from "../support/helper-process.ts";
@@ -37,7 +36,7 @@ describeBothQemus("with QEMU 10", ({ ten }) => {
   beforeEach(async () => {
     ram = await createRamFile(RAM);
     await fillRam(ram.path, RAM, 6);
-    setup = { binary: ten, ramBytes: RAM, accelerator: await pickAccelerator(ten) };
+    setup = { binary: ten, ramBytes: RAM };
     vm = await vms.start({ ...setup, ramPath: ram.path });
     before = await settingsOf(vm.qmp);
     await mkdir(vms.file("state"), { mode: 0o700 });

@@ -1,6 +1,5 @@
 import { appendFile, open, writeFile } from "node:fs/promises";
 import { beforeEach, expect, test } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
 import { fillRam } from "../../src/demo/ram-pattern.ts";
 import { inspect } from "../../src/index.ts";
@@ -29,8 +28,7 @@ describeEachQemu("a restore into a QEMU of ours that fails leaves no QEMU and no
     ram = await createRamFile(RAM);
     await fillRam(ram.path, RAM, 3);
     await writeFile(disk(), Buffer.alloc(2 ** 20));
-    const accelerator = await pickAccelerator(binary);
-    options = { binary, ramBytes: RAM, accelerator, disks: [{ path: disk() }] };
+    options = { binary, ramBytes: RAM, disks: [{ path: disk() }] };
     const vm = await vms.start({ ...options, ramPath: ram.path, start: "paused" });
     await start(["save", image(), "--json", "--qmp", vm.monitorPath, "--checksum", "crc32"]).success();
     serial = vm.serial.args;

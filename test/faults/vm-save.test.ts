@@ -2,7 +2,6 @@ import { existsSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { beforeEach, expect, test } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { createRamFile } from "../../src/demo/ram-file.ts";
 import { fillRam } from "../../src/demo/ram-pattern.ts";
 import { inspect, verify } from "../../src/index.ts";
@@ -15,7 +14,7 @@ import { goodImage } from "../support/save-under-test.ts";
 import { SeverableMonitor } from "../support/severable-monitor.ts";
 import { settingsOf, untilStatus } from "../support/vm-flows.ts";
 
-const RAM = 128 * 2 ** 20;
+const RAM = 64 * 2 ** 20;
 /** Slow enough for every fault to strike in the middle. */
 const SLOWLY = ["--rate", "20M"];
 
@@ -32,8 +31,7 @@ describeEachQemu("a save of a running VM that fails", (binary) => {
   beforeEach(async () => {
     ram = await createRamFile(RAM);
     await fillRam(ram.path, RAM, 3);
-    const accelerator = await pickAccelerator(binary);
-    vm = await vms.start({ binary, ramBytes: RAM, ramPath: ram.path, accelerator });
+    vm = await vms.start({ binary, ramBytes: RAM, ramPath: ram.path });
     await writeFile(image(), await goodImage());
     before = await settingsOf(vm.qmp);
     return () => ram.close();

@@ -1,5 +1,4 @@
 import { expect, test } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { createRamFile } from "../../src/demo/ram-file.ts";
 import { fillRam } from "../../src/demo/ram-pattern.ts";
 import { useHelpers } from "../support/helper-process.ts";
@@ -14,7 +13,7 @@ describeEachQemu("a VM that cannot be saved now is told in one sentence, and lef
   const start = useHelpers();
 
   async function vm(): Promise<OperatorVm> {
-    return await vms.start({ binary, ramBytes: RAM, accelerator: await pickAccelerator(binary) });
+    return await vms.start({ binary, ramBytes: RAM });
   }
 
   async function refusal({ monitorPath }: OperatorVm): Promise<unknown> {
@@ -28,7 +27,6 @@ describeEachQemu("a VM that cannot be saved now is told in one sentence, and lef
       binary,
       ramBytes: RAM,
       ramPath: ram.path,
-      accelerator: await pickAccelerator(binary),
     });
     await busy.qmp.execute("migrate-set-parameters", { "max-bandwidth": 2 ** 16 });
     const before = await settingsOf(busy.qmp);

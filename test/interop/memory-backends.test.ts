@@ -28,7 +28,7 @@ describeEachQemu("guests whose RAM no file shows", (binary) => {
   async function roundTrip(memory: NonNullable<GuestSetup["memory"]>): Promise<void> {
     const bootDisk = lab.file("disk");
     await writeFile(bootDisk, dirtierDisk(WALKED));
-    const setup = { binary, ramBytes: RAM, bootDisk, memory };
+    const setup = { binary, ramBytes: RAM, bootDisk, memory, accelerator: "tcg" as const };
     const source = await lab.source(setup);
     await source.vm.qmp.execute("cont");
     await untilFilled(source);

@@ -1,10 +1,10 @@
 import fs from "node:fs";
 import { expect, test } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { verify } from "../../src/index.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { migrateTo, waitMigration } from "../../src/vm/migration.ts";
 import type { QemuProcess } from "../../src/vm/qemu-process.ts";
+import { pickAccelerator } from "../support/accelerator.ts";
 import { configure } from "../support/lab.ts";
 import { describeAsRoot, NOBODY } from "../support/other-user.ts";
 import { describeEachQemu } from "../support/qemus.ts";

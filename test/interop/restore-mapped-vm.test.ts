@@ -1,12 +1,12 @@
 import { Buffer } from "node:buffer";
 import { writeFile } from "node:fs/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
 import { compareFiles, fillRam } from "../../src/demo/ram-pattern.ts";
 import { encodeLibvirtHeader } from "../../src/formats/libvirt/header.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { waitMigration } from "../../src/vm/migration.ts";
+import { pickAccelerator } from "../support/accelerator.ts";
 import { plainSettings, set } from "../support/file-lab.ts";
 import { useHelpers } from "../support/helper-process.ts";
 import { type OperatorVm, type OperatorVmOptions, useOperatorVms } from "../support/operator-vm.ts";

@@ -3,10 +3,7 @@ import { compareFiles } from "../../src/demo/ram-pattern.ts";
 import { inspect, verify } from "../../src/index.ts";
 import { type Channels, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeBothQemus } from "../support/qemus.ts";
-
-const MIB = 2 ** 20;
-const RAM = 256 * MIB;
-const IDENTICAL = { pages: RAM / 4096, differing: 0, firstDifferingPage: null };
+import { ramFillingRings } from "../support/ring-ram.ts";
 
 describeBothQemus("a paused guest comes back bit for bit", ({ seven, ten }) => {
   let lab: Lab;
@@ -15,9 +12,13 @@ describeBothQemus("a paused guest comes back bit for bit", ({ seven, ten }) => {
   });
   afterEach(() => lab.close());
 
-  async function roundTrip(from: GuestSetup, to: GuestSetup, channels: Channels): Promise<void> {
+  type Machine = Pick<GuestSetup, "binary" | "machine">;
+
+  /** Saves once, and restores the image into each of the destinations. */
+  async function roundTrip(from: Machine, into: readonly Machine[], channels: Channels): Promise<void> {
     const image = lab.file("vm.mfd");
-    const source = await lab.source(from);
+    const ramBytes = ramFillingRings(channels.channels);
+    const source = await lab.source({ ...from, ramBytes });
     const saved = await lab.save(source, channels, { image, workers: 2, directIo: "auto" });
     expect(saved.image.multifdChannels).toBe(channels.channels);
     expect(await inspect({ image })).toMatchObject({
@@ -29,39 +30,28 @@ describeBothQemus("a paused guest comes back bit for bit", ({ seven, ten }) => {
       checked: "checksums and structure",
       bytes: saved.bytes,
     });
-    const destination = await lab.restore(to, channels, image);
-    expect(await compareFiles(source.ram?.path as string, destination.ram?.path as string)).toEqual(
-      IDENTICAL,
-    );
+    for (const to of into) {
+      const destination = await lab.restore({ ...to, ramBytes }, channels, image);
+      expect(await compareFiles(source.ram?.path as string, destination.ram?.path as string)).toEqual({
+        pages: ramBytes / 4096,
+        differing: 0,
+        firstDifferingPage: null,
+      });
+    }
   }
 
-  const setups = {
-    "7.2 to 7.2": [
-      { binary: seven, ramBytes: RAM },
-      { binary: seven, ramBytes: RAM },
-    ],
-    "10 to 10": [
-      { binary: ten, ramBytes: RAM },
-      { binary: ten, ramBytes: RAM },
-    ],
-    "7.2 to 10": [
-      { binary: seven, ramBytes: RAM, machine: "pc-q35-7.2" },
-      { binary: ten, ramBytes: RAM, machine: "pc-q35-7.2" },
-    ],
-  } as const;
-  const counts = {
-    "7.2 to 7.2": [0, 1, 2, 4, 16, 64, 255],
-    "10 to 10": [0, 1, 2, 4, 16, 64, 255],
-    "7.2 to 10": [0, 1, 2, 4, 16, 64],
-  };
-
-  for (const [name, [from, to]] of Object.entries(setups)) {
-    for (const channels of counts[name as keyof typeof counts]) {
+  // The machine type that 7.2 gives a q35 by itself; 10 has to be told.
+  const old = { binary: ten, machine: "pc-q35-7.2" };
+  for (const [name, from, into] of [
+    ["7.2 to 7.2 and to 10", { binary: seven }, [{ binary: seven }, old]],
+    ["10 to 10", { binary: ten }, [{ binary: ten }]],
+  ] as const) {
+    for (const channels of [0, 1, 2, 4, 16, 64, 255]) {
       test(`${name}, ${channels === 0 ? "multifd off" : `${channels} channels`}`, () =>
-        roundTrip(from, to, { channels }));
+        roundTrip(from, into, { channels }));
     }
     for (const compression of ["zlib", "zstd"] as const) {
-      test(`${name}, 4 channels, ${compression}`, () => roundTrip(from, to, { channels: 4, compression }));
+      test(`${name}, 4 channels, ${compression}`, () => roundTrip(from, into, { channels: 4, compression }));
     }
   }
 });

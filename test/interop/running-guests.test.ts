@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { rm, writeFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
+import { pickAccelerator } from "../support/accelerator.ts";
 import {
   counterByMonitor,
   counterInRam,

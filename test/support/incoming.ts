@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import type { MultifdError } from "../../src/errors.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import type { QemuExit, QemuProcess } from "../../src/vm/qemu-process.ts";
+import { pickAccelerator } from "./accelerator.ts";
 import { type Channels, configure } from "./lab.ts";
 import type { VmOptions, Vms } from "./vms.ts";
 

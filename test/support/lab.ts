@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { SaveOptions } from "../../src/control/options.ts";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
+import type { Accelerator } from "../../src/demo/accelerator.ts";
 import { type GuestMemory, type GuestOptions, guestArgs } from "../../src/demo/guest.ts";
 import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
 import { fillRam } from "../../src/demo/ram-pattern.ts";
@@ -11,6 +11,7 @@ import { type CompletedEvent, restore, save } from "../../src/index.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { listenForMigration, migrateTo, setMultifd, waitMigration } from "../../src/vm/migration.ts";
 import { type QemuProcess, startQemu } from "../../src/vm/qemu-process.ts";
+import { pickAccelerator } from "./accelerator.ts";
 
 const MIGRATION_MS = 120_000;
 
@@ -19,6 +20,8 @@ export interface GuestSetup {
   readonly ramBytes: number;
   readonly machine?: string;
   readonly bootDisk?: string;
+  /** What pickAccelerator answers if absent. */
+  readonly accelerator?: Accelerator;
   /** File-backed RAM that the test reads from outside, unless something else is asked for. */
   readonly memory?: Exclude<GuestMemory, { kind: "file" }>;
   readonly extraArgs?: readonly string[];
@@ -129,7 +132,7 @@ export class Lab {
     const guest: GuestOptions = {
       ramBytes,
       memory,
-      accelerator: await pickAccelerator(binary),
+      accelerator: setup.accelerator ?? (await pickAccelerator(binary)),
       incoming,
       ...(machine === undefined ? {} : { machine }),
       ...(bootDisk === undefined ? {} : { bootDisk }),

@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { save } from "../../src/index.ts";
 import type { QmpClient } from "../../src/qmp/client.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
@@ -16,11 +15,10 @@ export interface LiveSave {
   readonly image: string;
 }
 
-/** Saves a guest that dirties its RAM all the time, over as many rounds as asked for, and ends it. */
+/** Saves a guest that dirties its RAM all the time, over as many rounds as asked for, and ends it. Under TCG: see operator-vm.ts. */
 export async function saveLiveGuest(vms: Vms, request: LiveSave): Promise<void> {
   const { binary, ramBytes, channels, rounds, image } = request;
-  const accelerator = await pickAccelerator(binary);
-  const { vm, ram, walked } = await vms.startDirtier(binary, { ramBytes, accelerator });
+  const { vm, ram, walked } = await vms.startDirtier(binary, { ramBytes, accelerator: "tcg" });
   await vm.qmp.execute("cont");
   await untilPass(ram, walked, 2);
   await configure(vm, channels);

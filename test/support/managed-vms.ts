@@ -1,8 +1,8 @@
 import { fileURLToPath } from "node:url";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { compareFiles, fillRam } from "../../src/demo/ram-pattern.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import type { QemuProcess } from "../../src/vm/qemu-process.ts";
+import { pickAccelerator } from "./accelerator.ts";
 import type { HelperCommand } from "./sample-manager.ts";
 import { useScratch } from "./scratch.ts";
 import { useVms, type VmWithRam } from "./vms.ts";

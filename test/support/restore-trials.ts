@@ -2,10 +2,10 @@ import { createHash } from "node:crypto";
 import { copyFile, readFile, stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
-import { pickAccelerator } from "../../src/demo/accelerator.ts";
 import { compareFiles } from "../../src/demo/ram-pattern.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { listenForMigration, waitMigration } from "../../src/vm/migration.ts";
+import { pickAccelerator } from "./accelerator.ts";
 import { withFault } from "./fault-spec.ts";
 import type { HelperProcess, StartHelper } from "./helper-process.ts";
 import { Monitor } from "./incoming.ts";
@@ -165,8 +165,9 @@ export class RestoreTrials {
 
   /** A QEMU with the devices of the image's guest: the live one has a disk. */
   async #incoming(image: TrialImage): Promise<Incoming> {
-    const accelerator = await pickAccelerator(this.#binary);
-    const start = image.ram === null ? this.#vms.startDirtier : this.#vms.start;
+    const live = image.ram === null; // and under TCG: see live-image.ts
+    const accelerator = live ? "tcg" : await pickAccelerator(this.#binary);
+    const start = live ? this.#vms.startDirtier : this.#vms.start;
     const { vm, ram } = await start(this.#binary, { ramBytes: RAM, accelerator, incoming: true });
     await configure(vm, image.channels);
     const address = `unix:${vm.socketPath("in")}`;
