@@ -34,7 +34,7 @@ export async function inspect(options: InspectOptions): Promise<ImageReport> {
   return namingImage(image, async () => {
     const { source, head } = await openFile(image, offset, "off", SILENT);
     try {
-      switch (kindOf(head)) {
+      switch (await kindOf(source, head)) {
         case "libvirt":
           return await inspectLibvirt(options, source, head);
         case "qemu-stream":

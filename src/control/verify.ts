@@ -44,7 +44,7 @@ function foreignCheck({ image, offset = 0, directIo = "auto" }: VerifyOptions): 
   return namingImage(image, async () => {
     const { source, head } = await openFile(image, offset, directIo, SILENT);
     try {
-      switch (kindOf(head)) {
+      switch (await kindOf(source, head)) {
         case "libvirt":
           return verifyLibvirt;
         case "qemu-stream":

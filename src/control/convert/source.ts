@@ -48,7 +48,7 @@ export function withSource<T>(options: RunOptions, work: (source: SavedSource) =
 }
 
 async function openSaved(options: RunOptions, source: Source, head: Uint8Array): Promise<SavedSource> {
-  switch (kindOf(head)) {
+  switch (await kindOf(source, head)) {
     case "mapped-ram":
       return mappedSource(options, source, await openContents(openFileOf(source), source.base), null);
     case "qemu-stream":
