@@ -70,7 +70,7 @@ export function describe(
     machine: main.machine,
     vmUuid: multifd[0]?.uuid ?? main.uuid,
     pageSize: main.pageSize,
-    barrierMode: main.barrierMode,
+    barrierMode: barrierModeSeen(streams),
     capabilities: main.capabilities,
     ramBlocks: main.ramBlocks,
     devices: main.devices,
@@ -79,6 +79,14 @@ export function describe(
     vm: vm?.record ?? null,
     ...userMeta(meta),
   };
+}
+
+/**
+ * The words that pair with SYNC packets, where the streams show it: newer sources of a single stream, too, leave MULTIFD_FLUSH
+ * out, so that without channels its absence says nothing. Who makes channels of it goes by the machine type then.
+ */
+function barrierModeSeen({ main, multifd }: Streams): ImageMetadata["barrierMode"] {
+  return multifd.length === 0 && main.barrierMode === "legacy" ? null : main.barrierMode;
 }
 
 function channelRecords(drained: readonly Drained[]): WrittenChannel[] {

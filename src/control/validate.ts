@@ -1,3 +1,4 @@
+import fs from "node:fs";
 import path from "node:path";
 import { MultifdError } from "../errors.ts";
 import { inheritedFd } from "../io/image-target/file-kind.ts";
@@ -86,8 +87,17 @@ export function checkDiffOptions(options: DiffOptions): void {
 
 function checkOutput(image: string, output: string): void {
   checkText("output", output);
-  const same = inheritedFd(image) === null ? path.resolve(image) === path.resolve(output) : image === output;
+  const same = inheritedFd(image) === null ? realPath(image) === realPath(output) : image === output;
   if (same) throw usage(`${output} cannot be read and written at once: give another output`);
+}
+
+/** Links followed: what a link leads to would be replaced. */
+function realPath(file: string): string {
+  try {
+    return fs.realpathSync(file);
+  } catch {
+    return path.resolve(file);
+  }
 }
 
 /** What save, restore and verify have in common. */

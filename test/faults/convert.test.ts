@@ -1,7 +1,16 @@
-import { copyFile, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { beforeEach, describe, expect, test } from "vitest";
 import { encodeLibvirtStart } from "../../src/formats/libvirt/data-area.ts";
-import { type ConvertOptions, convert, diff, extract, MultifdError, save, verify } from "../../src/index.ts";
+import {
+  type ConvertOptions,
+  convert,
+  diff,
+  extract,
+  inspect,
+  MultifdError,
+  save,
+  verify,
+} from "../../src/index.ts";
 import { buildMigration, type FakeMigrationOptions } from "../support/fake-migration.ts";
 import { FakePeer } from "../support/fake-peer.ts";
 import { describeWithMounts, useMounts } from "../support/mounts.ts";
@@ -89,6 +98,22 @@ describe("a conversion that fails leaves everything as it was", () => {
     await untouched(["in", "out"]);
   });
 
+  test("a mapped-ram source whose configuration no longer names mapped-ram, even with force", async () => {
+    await saved("in", {}, "mapped-ram");
+    const bytes = await readFile(at("in"));
+    for (const word of ["configuration/capabilities", "mapped-ram"]) {
+      const changed = Buffer.from(bytes);
+      changed.writeUInt8(changed.readUInt8(changed.indexOf(word)) ^ 1, changed.indexOf(word));
+      await writeFile(at("in"), changed);
+      const options = { image: at("in"), output: at("out"), channels: 0, force: true };
+      const error = await failure(convert({ ...options, format: "stream" }));
+      expect(error.code).toBe("IMAGE_DAMAGED");
+      expect(await failure(verify({ image: at("in") }))).toMatchObject({ code: "IMAGE_DAMAGED" });
+      expect(await failure(inspect({ image: at("in") }))).toMatchObject({ code: "IMAGE_DAMAGED" });
+      await untouched(["in", "out"]);
+    }
+  });
+
   test("what is no whole save", async () => {
     const { main } = await saved("whole", { channels: 0 });
     await rm(at("whole"));
@@ -124,7 +149,8 @@ describe("a conversion that fails leaves everything as it was", () => {
   test("an output that is the source, by whatever name", async () => {
     await saved("in");
     await rm(at("out"));
-    for (const output of [at("in"), `${scratch.directory}/./in`]) {
+    await symlink("in", at("link"));
+    for (const output of [at("in"), `${scratch.directory}/./in`, at("link")]) {
       const error = await failure(convert({ image: at("in"), output, format: "mapped-ram" }));
       expect(error.code).toBe("USAGE");
     }

@@ -92,6 +92,26 @@ describeBothQemus("a saved VM of one kind becomes one of another", ({ seven, ten
     expect(await differingPages(source, plain)).toBe(0);
   });
 
+  test.each([
+    ["mapped-ram", undefined],
+    ["stream", 4],
+  ] as const)(
+    "a single stream of a newer machine type, to %s, which 10 takes through channels",
+    async (format, channels) => {
+      const setup = { ...now, machine: "q35" };
+      const source = await lab.source(setup);
+      await lab.lab.save(source, { channels: 0 }, { image: lab.file("a.mfd") });
+      const made = { output: lab.file("b"), format, channels };
+      await convert({ image: lab.file("a.mfd"), ...made });
+      // Not "legacy": 10 would wait for barriers that never come.
+      expect(await inspect({ image: lab.file("b") })).toMatchObject({
+        metadata: { barrierMode: format === "stream" ? "modern" : null },
+      });
+      const again = await lab.lab.restore(setup, { channels: 4 }, lab.file("b"));
+      expect(await differingPages(source, again)).toBe(0);
+    },
+  );
+
   test("a RAMBlock is taken out of any kind, bit for bit", async () => {
     const source = await lab.source(now);
     await lab.lab.save(source, { channels: 2 }, { image: lab.file("a.mfd") });
