@@ -9,6 +9,9 @@ import { admitted } from "./admitted.ts";
 import { digestOf, RamTables } from "./ram-tables.ts";
 import { Regions } from "./regions.ts";
 
+/** Writes of one slot at once: as many as there are threads that write. More only means more that waits, and garbage that lives long. */
+const LANES = 4;
+
 /** Pages that lie side by side in their block. */
 interface PageRun {
   readonly block: number;
@@ -158,16 +161,24 @@ export class PageWriter {
   }
 
   async #writeRuns(slot: Uint8Array, runs: readonly PageRun[]): Promise<void> {
-    const writes: Promise<void>[] = [];
+    const pieces = this.#piecesOf(slot, runs);
+    const lane = async (): Promise<void> => {
+      for (const { bytes, offset } of pieces) await this.#write(this.#task.image.fd, bytes, offset);
+    };
+    await Promise.all(Array.from({ length: Math.min(LANES, runs.length) }, lane));
+  }
+
+  *#piecesOf(
+    slot: Uint8Array,
+    runs: readonly PageRun[],
+  ): Generator<{ bytes: Uint8Array; offset: number }, void, undefined> {
     let from = 0;
     for (const { block, first, count } of runs) {
       const { pagesOffset, pageSize } = this.tables.blocks[block] as MappedBlock;
       const bytes = slot.subarray(from, from + count * pageSize);
-      const offset = pagesOffset + first * pageSize;
-      if (pagesOffset !== NOWHERE) writes.push(this.#write(this.#task.image.fd, bytes, offset));
+      if (pagesOffset !== NOWHERE) yield { bytes, offset: pagesOffset + first * pageSize };
       from += bytes.length;
     }
-    await Promise.all(writes);
   }
 }
 
