@@ -143,6 +143,8 @@ describe("a conversion that fails leaves everything as it was", () => {
       code: "USAGE",
       message: expect.stringContaining("--xml"),
     });
+    // Found only when the output's temporary file is there.
+    expect(await failure(convert({ ...options, xml: "" }))).toMatchObject({ code: "USAGE" });
     await untouched(["in", "out"]);
     await convert({ ...options, xml, force: true });
   });
