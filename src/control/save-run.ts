@@ -41,7 +41,13 @@ export async function runSave(options: SaveOptions, parts: SaveRunParts = {}): P
     directIo: options.directIo ?? "auto",
     onNote: (note) => log.warn({}, note),
   });
-  const run = new SaveRun(options, target, parts, log);
+  let run: SaveRun;
+  try {
+    run = new SaveRun(options, target, parts, log);
+  } catch (error) {
+    await target.discard();
+    throw error;
+  }
   let completed: CompletedEvent;
   try {
     completed = await run.execute(address);

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { rmSync } from "node:fs";
-import { access, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { access, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../errors.ts";
+import { privateDirectory } from "../io/private-directory.ts";
 import { connectQmp, type QmpClient } from "../qmp/client.ts";
 import type { QemuBinary } from "./find-qemu.ts";
 
@@ -137,7 +137,7 @@ export class QemuProcess {
  */
 export async function startQemu(options: StartOptions): Promise<QemuProcess> {
   const { binary, args, timeoutMs = 30_000 } = options;
-  const directory = await mkdtemp(join(shortTemporaryDirectory(), "multifd-vm-"));
+  const directory = privateDirectory("vm");
   try {
     const monitor = `unix:${socketPath(directory, "qmp").replaceAll(",", ",,")},server=on,wait=off`;
     const child = await spawnTied(binary.path, [...args, "-qmp", monitor]);
@@ -171,11 +171,6 @@ async function spawnTied(path: string, args: readonly string[]): Promise<ChildPr
     });
   });
   return child;
-}
-
-/** The user's directory for temporary files, unless sockets in it would get too long a name. */
-function shortTemporaryDirectory(): string {
-  return tmpdir().length < 60 ? tmpdir() : "/tmp";
 }
 
 function socketPath(directory: string, name: string): string {

@@ -1,4 +1,5 @@
-import { copyFile, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import path from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { encodeLibvirtStart } from "../../src/formats/libvirt/data-area.ts";
 import {
@@ -142,6 +143,8 @@ describe("a conversion that fails leaves everything as it was", () => {
       code: "USAGE",
       message: expect.stringContaining("--xml"),
     });
+    // Found only when the output's temporary file is there.
+    expect(await failure(convert({ ...options, xml: "" }))).toMatchObject({ code: "USAGE" });
     await untouched(["in", "out"]);
     await convert({ ...options, xml, force: true });
   });
@@ -155,6 +158,32 @@ describe("a conversion that fails leaves everything as it was", () => {
       expect(error.code).toBe("USAGE");
     }
     await verify({ image: at("in") });
+  });
+});
+
+describe("the directory for temporary files", () => {
+  let before: string | undefined;
+  beforeEach(() => {
+    before = process.env.TMPDIR;
+    return () => {
+      if (before === undefined) delete process.env.TMPDIR;
+      else process.env.TMPDIR = before;
+    };
+  });
+
+  test("is missing, and that is said", async () => {
+    await saved("in");
+    process.env.TMPDIR = at("nowhere");
+    const error = await failure(extract({ image: at("in"), output: at("out"), block: "mem" }));
+    expect(error).toMatchObject({ code: "IO", message: expect.stringContaining("TMPDIR") });
+    await untouched(["in"]);
+  });
+
+  test("is too long for a socket, so that another is taken", async () => {
+    await saved("in");
+    process.env.TMPDIR = path.join(scratch.directory, "d".repeat(100));
+    await mkdir(process.env.TMPDIR);
+    await extract({ image: at("in"), output: at("out"), block: "mem" });
   });
 });
 

@@ -1,7 +1,7 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import { MultifdError } from "../../errors.ts";
+import { privateDirectory } from "../../io/private-directory.ts";
 import type { RunEvent } from "../events.ts";
 import { feedPlan } from "../feed-run.ts";
 import type { RunOptions } from "../options.ts";
@@ -29,7 +29,7 @@ export async function transfer<T>(
   plan: OutgoingPlan,
   take: (intake: Intake) => Promise<T>,
 ): Promise<T> {
-  const directory = await mkdtemp(path.join(tmpdir(), "multifd-transfer-"));
+  const directory = privateDirectory("transfer");
   const failing = new AbortController();
   const signal = AbortSignal.any([failing.signal, ...(options.signal === undefined ? [] : [options.signal])]);
   const tell = teller(options);

@@ -1,7 +1,7 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { rmSync } from "node:fs";
+import { resolve } from "node:path";
 import { inheritedFd } from "../../io/image-target/file-kind.ts";
+import { privateDirectory } from "../../io/private-directory.ts";
 import type { VmSession } from "../session.ts";
 import type { Settings } from "../settings.ts";
 import { absolute } from "../target.ts";
@@ -37,7 +37,7 @@ export async function guarded<T>(
   work: (guarded: Guarded) => Promise<T>,
 ): Promise<T> {
   refuseStaleJournal(target, monitor.pid);
-  const directory = mkdtempSync(join(tmpdir(), "multifd-save-"));
+  const directory = privateDirectory("save");
   const journal: Journal = {
     version: 1,
     target: absolute(target),

@@ -1,11 +1,11 @@
-import { chownSync, mkdtempSync, rmSync, statSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { chownSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { CompletedEvent } from "../../control/events.ts";
 import { DEFAULT_CHANNELS, type RestoreOptions } from "../../control/options.ts";
 import type { DestinationNeeds, MappedRamReport, StreamImageReport } from "../../control/reports.ts";
 import { restore } from "../../control/restore.ts";
 import { teller } from "../../control/telling.ts";
+import { privateDirectory } from "../../io/private-directory.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { listenForImage, waitIncoming } from "./incoming.ts";
 
@@ -49,7 +49,7 @@ async function feedImage(
   options: Omit<RestoreOptions, "connect">,
   onListening: () => void,
 ): Promise<CompletedEvent> {
-  const directory = mkdtempSync(join(tmpdir(), "multifd-restore-"));
+  const directory = privateDirectory("restore");
   const tell = teller(options);
   try {
     giveTo(monitor.pid, directory);

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { closeSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../../errors.ts";
+import { privateDirectory } from "../../io/private-directory.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { QemuWatch } from "../qemu-watch.ts";
 import { openMonitor } from "../target.ts";
@@ -130,7 +130,7 @@ export async function launchQemu(
       "QEMU's command line is missing: restore IMAGE -- qemu-system-x86_64 ARGS…",
     );
   refuseArguments(args);
-  const directory = mkdtempSync(join(tmpdir(), "multifd-vm-"));
+  const directory = privateDirectory("vm");
   const ours = [...extra, "-qmp", `unix:${join(directory, "qmp").replaceAll(",", ",,")},server=on,wait=off`];
   const log = detached ? openSync(join(directory, "stderr"), "a", 0o600) : null;
   try {
