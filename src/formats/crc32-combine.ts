@@ -15,25 +15,30 @@ export function combineCrc32(first: number, second: number, length: number): num
 
 /** Joins many pieces of one length: what is alike for all of them is worked out once. */
 export class CrcJoiner {
-  /** For each byte of a CRC and each value of it, what it becomes when a piece is appended. */
-  readonly #tables: readonly Uint32Array[];
+  // For each byte of a CRC, from the lowest, and each value of it, what it becomes when a piece is appended.
+  readonly #first: Uint32Array;
+  readonly #second: Uint32Array;
+  readonly #third: Uint32Array;
+  readonly #fourth: Uint32Array;
 
   /** @param length bytes of each piece */
   constructor(length: number) {
     const factor = powerOfX(8 * length);
-    this.#tables = [0, 8, 16, 24].map((shift) =>
-      Uint32Array.from({ length: 256 }, (_, byte) => multiply(factor, (byte << shift) >>> 0)),
-    );
+    const table = (shift: number): Uint32Array =>
+      Uint32Array.from({ length: 256 }, (_, byte) => multiply(factor, (byte << shift) >>> 0));
+    this.#first = table(0);
+    this.#second = table(8);
+    this.#third = table(16);
+    this.#fourth = table(24);
   }
 
   /** The CRC of what `crc` stands for, with a piece appended whose own CRC is `piece`. */
   join(crc: number, piece: number): number {
-    const [a, b, c, d] = this.#tables as [Uint32Array, Uint32Array, Uint32Array, Uint32Array];
     const shifted =
-      (a[crc & 255] as number) ^
-      (b[(crc >>> 8) & 255] as number) ^
-      (c[(crc >>> 16) & 255] as number) ^
-      (d[crc >>> 24] as number);
+      (this.#first[crc & 255] as number) ^
+      (this.#second[(crc >>> 8) & 255] as number) ^
+      (this.#third[(crc >>> 16) & 255] as number) ^
+      (this.#fourth[crc >>> 24] as number);
     return (shifted ^ piece) >>> 0;
   }
 }

@@ -3,11 +3,11 @@ import { allocate } from "../../io/libc.ts";
 import type { RamTables } from "./ram-tables.ts";
 
 /** Large enough that reserving costs nothing, small enough that little of it stays unused where dense pages end. */
-const REGION_BYTES = 4 * 1024 * 1024;
+const REGION_BYTES = 32 * 1024 * 1024;
 /** Bits for the regions of the largest file that RamTables can describe, its free space included. */
-const REGIONS = 2 ** 21;
+const REGIONS = 2 ** 18;
 /** As much in long runs, one behind the other, tells that a connection carries pages without gaps. */
-const DENSE_BYTES = 1024 * 1024;
+const DENSE_BYTES = 4 * 1024 * 1024;
 /** What counts as a long run: no more than the smallest slot takes. */
 const RUN_BYTES = 128 * 1024;
 

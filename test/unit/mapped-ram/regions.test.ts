@@ -8,7 +8,7 @@ const MIB = 2 ** 20;
 const PAGE = 4096;
 /** Pages in 128 KiB, which is a long run. */
 const LONG = 32;
-const BLOCK = { name: "pc.ram", usedLength: 16 * MIB, pageSize: PAGE, bitmapOffset: PAGE, pagesOffset: MIB };
+const BLOCK = { name: "pc.ram", usedLength: 64 * MIB, pageSize: PAGE, bitmapOffset: PAGE, pagesOffset: MIB };
 
 const scratch = useScratch();
 let fd: number;
@@ -17,7 +17,7 @@ let regions: Regions;
 
 beforeEach(() => {
   fd = openSync(scratch.file("image"), "w+");
-  ftruncateSync(fd, 17 * MIB);
+  ftruncateSync(fd, 65 * MIB);
   const memory = reserveRamMemory("presence");
   RamTables.publish(memory, [BLOCK]);
   tables = new RamTables(memory);
@@ -35,10 +35,10 @@ function roomyPages(): number {
 }
 
 test("long runs, one behind the other, reserve what of their region belongs to the block", () => {
-  for (let page = 0; page < 8 * LONG; page += LONG) regions.reserve(0, page, LONG);
-  // The region of 4 MiB begins with 1 MiB that is not the block's.
-  expect(reserved()).toBe(3 * MIB);
-  expect(roomyPages()).toBe((3 * MIB) / PAGE);
+  for (let page = 0; page < 32 * LONG; page += LONG) regions.reserve(0, page, LONG);
+  // The region of 32 MiB begins with 1 MiB that is not the block's.
+  expect(reserved()).toBe(31 * MIB);
+  expect(roomyPages()).toBe((31 * MIB) / PAGE);
 });
 
 test("any number of short runs reserves nothing", () => {
@@ -48,9 +48,9 @@ test("any number of short runs reserves nothing", () => {
 });
 
 test("a short run among the long ones begins the count anew", () => {
-  for (let page = 0; page < 7 * LONG; page += LONG) regions.reserve(0, page, LONG);
-  regions.reserve(0, 7 * LONG, 1);
-  for (let page = 8 * LONG; page < 15 * LONG; page += LONG) regions.reserve(0, page, LONG);
+  for (let page = 0; page < 31 * LONG; page += LONG) regions.reserve(0, page, LONG);
+  regions.reserve(0, 31 * LONG, 1);
+  for (let page = 32 * LONG; page < 63 * LONG; page += LONG) regions.reserve(0, page, LONG);
   expect(reserved()).toBe(0);
 });
 
