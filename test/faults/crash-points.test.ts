@@ -29,7 +29,9 @@ for (const format of ["stream", "mapped-ram"] as const) {
     afterAll(() => lab.close());
     const random = seededRandom();
     const counts = format === "stream" ? ONCE : ONCE_MAPPED;
-    for (const point of savePoints(random, { format, connections: 5, probes: 1, lengthMs: 300 }, counts)) {
+    const all = savePoints(random, { format, connections: 5, probes: 1, lengthMs: 300 }, counts);
+    // Of a save of pages, whose targets and connections are those of any save, every third.
+    for (const point of format === "stream" ? all : all.filter((_, n) => n % 3 === 0)) {
       test(`${nameOfPoint(point)} (TEST_SEED=${random.seed})`, async () => {
         expect(["old", "new"]).toContain((await trials.try(point)).image);
       });

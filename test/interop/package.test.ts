@@ -98,6 +98,10 @@ const LIBRARY = [
   ...[
     "ERROR_CODES",
     "MultifdError",
+    "convert",
+    "diff",
+    "domainXml",
+    "extract",
     "inspect",
     "managedList",
     "managedRemove",

@@ -77,7 +77,7 @@ export function addConvertCommand(program: Command, output: Output): void {
     .addHelpText("after", EXAMPLE)
     .action(async (image: string, made: string, flags: ConvertFlags) => {
       const completed = await runSession(output, flags, async (session) => {
-        const { convert } = await import("../../index.ts");
+        const { convert } = await import("../../control/convert/convert.ts");
         return await convert(await convertOptions(image, made, flags, session));
       });
       output.completed(completed, sentence(image, completed));

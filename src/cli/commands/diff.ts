@@ -27,7 +27,7 @@ export function addDiffCommand(program: Command, output: Output): void {
     .addHelpText("after", EXAMPLE)
     .action(async (image: string, other: string, flags: DiffFlags) => {
       const report = await runSession(output, flags, async (session) => {
-        const { diff } = await import("../../index.ts");
+        const { diff } = await import("../../control/convert/diff.ts");
         const { otherOffset } = flags;
         return await diff({ ...runOptions(image, flags, session), other, otherOffset });
       });

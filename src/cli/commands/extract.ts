@@ -25,7 +25,7 @@ export function addExtractCommand(program: Command, output: Output): void {
     .addHelpText("after", EXAMPLE)
     .action(async (image: string, file: string, flags: ExtractFlags) => {
       const completed = await runSession(output, flags, async (session) => {
-        const { extract } = await import("../../index.ts");
+        const { extract } = await import("../../control/convert/extract.ts");
         const { block, force } = flags;
         return await extract({ ...runOptions(image, flags, session), output: file, block, force });
       });

@@ -16,7 +16,8 @@ export function addInspectCommand(program: Command, output: Output): void {
     .description("Tells what an image is, whether it is sealed, and what the destination QEMU must be.")
     .addHelpText("after", EXAMPLE)
     .action(async (image: string, { offset, xml }: ImageFlags & { readonly xml?: true }) => {
-      const { domainXml, inspect } = await import("../../index.ts");
+      const { domainXml } = await import("../../control/foreign/domain-xml.ts");
+      const { inspect } = await import("../../control/inspect.ts");
       if (xml) {
         const text = await domainXml({ image, offset });
         await output.answer({ xml: text }, text);

@@ -18,7 +18,7 @@ export function addManagedListCommand(program: Command, output: Output): void {
     .option("--json", "write JSON to stdout and nothing else")
     .addHelpText("after", EXAMPLE)
     .action(async ({ stateDir }: { readonly stateDir?: string }) => {
-      const { managedList } = await import("../../index.ts");
+      const { managedList } = await import("../../vm/managed/list.ts");
       const images = await managedList(stateDir);
       await output.answer({ images }, describe(images));
     });

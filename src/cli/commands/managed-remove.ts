@@ -15,7 +15,7 @@ export function addManagedRemoveCommand(program: Command, output: Output): void 
     .option("--json", "write JSON to stdout and nothing else")
     .addHelpText("after", EXAMPLE)
     .action(async (name: string, { stateDir }: { readonly stateDir?: string }) => {
-      const { managedRemove } = await import("../../index.ts");
+      const { managedRemove } = await import("../../vm/managed/list.ts");
       const removed = await managedRemove({ name, stateDirectory: stateDir });
       await output.answer({ name, removed }, removed.map((file) => `Removed ${file}.\n`).join(""));
     });

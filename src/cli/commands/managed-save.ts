@@ -67,7 +67,7 @@ export function addManagedSaveCommand(program: Command, output: Output, status: 
       if (name === undefined) status.value = await saveAll(flags, output);
       else {
         const completed = await runSession(output, flags, async (session) => {
-          const { managedSave } = await import("../../index.ts");
+          const { managedSave } = await import("../../vm/managed/managed-save.ts");
           return await managedSave({
             ...saveOptions(flags, session),
             name,
@@ -82,7 +82,7 @@ export function addManagedSaveCommand(program: Command, output: Output, status: 
 async function saveAll(flags: ManagedSaveFlags, output: Output): Promise<number> {
   refuseTogether("--all", { qmp: flags.qmp });
   const outcomes = await runSession(output, flags, async (session) => {
-    const { managedSaveAll } = await import("../../index.ts");
+    const { managedSaveAll } = await import("../../vm/managed/all.ts");
     const onEvent = tellProgress(output);
     return await managedSaveAll({ ...saveOptions(flags, session), jobs: flags.jobs, onEvent });
   });

@@ -26,7 +26,7 @@ export function addRecoverCommand(program: Command, output: Output): void {
     .action(async (flags: RecoverFlags) => {
       const vm = vmTarget(flags);
       if (vm === null) throw usage("say which VM: --qmp PATH or --virsh DOMAIN");
-      const { recover } = await import("../../index.ts");
+      const { recover } = await import("../../vm/guard/recover.ts");
       const recovery = await recover({ vm, run: flags.cont });
       await output.answer(recovery, describe(recovery));
     });

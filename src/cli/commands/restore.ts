@@ -96,10 +96,13 @@ function checkWay(flags: RestoreFlags, qemu: readonly string[]): void {
 }
 
 async function restoreInto(image: string, flags: RestoreFlags, session: Session): Promise<CompletedEvent> {
-  const { restore, restoreVm } = await import("../../index.ts");
   const options = restoreOptions(image, flags, session);
   const { connect, zeroedRam } = flags;
-  if (connect !== undefined) return await restore({ ...options, connect, zeroedRam });
+  if (connect !== undefined) {
+    const { restore } = await import("../../control/restore.ts");
+    return await restore({ ...options, connect, zeroedRam });
+  }
+  const { restoreVm } = await import("../../vm/restore/restore-vm.ts");
   return await restoreVm({ ...options, vm: { qmp: flags.qmp as string } });
 }
 
@@ -112,7 +115,7 @@ async function launch(
 ): Promise<number> {
   const { detach = false, json = false, pidFile } = flags;
   return await runSession(output, flags, async (session) => {
-    const { restoreLaunched } = await import("../../index.ts");
+    const { restoreLaunched } = await import("../../vm/restore/restore-launched.ts");
     const options = restoreOptions(image, flags, session);
     const { completed, qemu } = await restoreLaunched({
       ...options,

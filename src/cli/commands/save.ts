@@ -90,7 +90,7 @@ async function runVmSave(
   flags: SaveFlags,
   session: Session,
 ): Promise<CompletedEvent> {
-  const { saveVm } = await import("../../index.ts");
+  const { saveVm } = await import("../../vm/save/save-vm.ts");
   return await saveVm({
     ...transferOptions(image, flags, session),
     ...(await newImageOptions(flags)),
@@ -104,7 +104,7 @@ async function runSave(image: string, flags: SaveFlags, session: Session): Promi
   const { cancel, log, outliveParent } = session;
   const hold = flags.hold ? new Hold(process.stdin, cancel, log, outliveParent) : undefined;
   try {
-    const { save } = await import("../../index.ts");
+    const { save } = await import("../../control/save.ts");
     return await save({
       ...transferOptions(image, flags, session),
       ...(await newImageOptions(flags)),

@@ -58,7 +58,7 @@ async function runSnapshot(
   session: Session,
 ): Promise<CompletedEvent> {
   const { disks, memoryOnly, name } = flags;
-  const { snapshotVm } = await import("../../index.ts");
+  const { snapshotVm } = await import("../../vm/snapshot/snapshot-vm.ts");
   return await snapshotVm({
     ...transferOptions(image, flags, session),
     ...(await newImageOptions(flags)),

@@ -81,7 +81,7 @@ async function startOne(
 ): Promise<number> {
   const { detach = false, json = false, pidFile } = flags;
   return await runSession(output, flags, async (session) => {
-    const { managedStart } = await import("../../index.ts");
+    const { managedStart } = await import("../../vm/managed/start.ts");
     const vm = await managedStart({
       ...startOptions(flags, session),
       name,
@@ -101,7 +101,7 @@ async function startAll(flags: StartFlags, output: Output): Promise<number> {
   const { discard, uuid, pidFile, jobs } = flags;
   refuseTogether("--all", { discard, uuid, pidFile });
   const outcomes = await runSession(output, flags, async (session) => {
-    const { managedStartAll } = await import("../../index.ts");
+    const { managedStartAll } = await import("../../vm/managed/all.ts");
     return await managedStartAll({ ...startOptions(flags, session), jobs, onEvent: tellProgress(output) });
   });
   const tell = (_name: string, vm: StartedVm) => ({ facts: { started: facts(vm) }, sentence: sentence(vm) });

@@ -19,7 +19,7 @@ export function addVerifyCommand(program: Command, output: Output): void {
     .addHelpText("after", EXAMPLE)
     .action(async (image: string, flags: RunFlags) => {
       const report = await runSession(output, flags, async (session) => {
-        const { verify } = await import("../../index.ts");
+        const { verify } = await import("../../control/verify.ts");
         return verify(runOptions(image, flags, session));
       });
       output.completed(completedEvent(report), verifiedSentence(report));

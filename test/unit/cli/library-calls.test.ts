@@ -9,7 +9,12 @@ import {
 import { SAMPLES } from "./samples.ts";
 
 const library = vi.hoisted(() => ({ save: vi.fn(), restore: vi.fn(), verify: vi.fn(), inspect: vi.fn() }));
-vi.mock("../../../src/index.js", async (original) => ({ ...(await original<object>()), ...library }));
+vi.mock("../../../src/control/save.js", () => ({ save: library.save }));
+vi.mock("../../../src/control/restore.js", () => ({ restore: library.restore }));
+vi.mock("../../../src/control/verify.js", () => ({ verify: library.verify }));
+vi.mock("../../../src/control/inspect.js", async (original) => {
+  return { ...(await original<object>()), inspect: library.inspect };
+});
 
 const ownListeners = process.listeners("uncaughtException");
 let stdout = "";
