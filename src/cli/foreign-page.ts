@@ -2,7 +2,7 @@ import { Buffer } from "node:buffer";
 import type { LibvirtReport, QemuStreamReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
 import { describeMappedContents } from "./mapped-page.ts";
-import { copied, imageArgument, jsonLine, quoteForShell } from "./restore-page.ts";
+import { imageArgument, incomingByHand, quoteForShell } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
 
 const VERDICTS = {
@@ -99,20 +99,7 @@ function describeRestore({ path, base, machine, capabilities, verdict }: QemuStr
   ]);
   const [image] = imageArgument(path);
   const uri = base === 0 ? `exec:cat ${image}` : `exec:tail -c +${base + 1} ${image}`;
-  const settings = capabilities.map((capability) => ({ capability, state: true }));
-  const commands = [
-    { execute: "qmp_capabilities" },
-    ...(settings.length === 0
-      ? []
-      : [{ execute: "migrate-set-capabilities", arguments: { capabilities: settings } }]),
-    { execute: "migrate-incoming", arguments: { uri } },
-    { execute: "query-migrate" },
-  ];
-  return `${requirements}
-  then, by QMP (socat - unix:vm.qmp), in this order (the file's path as QEMU sees it):
-${copied(commands.map(jsonLine))}
-  and, once query-migrate says completed, not before:
-${copied([jsonLine({ execute: "cont" })])}`;
+  return `${requirements}\n${incomingByHand(capabilities, uri)}`;
 }
 
 function describeLibvirtRestore({ path, base, complete, imageFormat, streamOffset }: LibvirtReport): string {

@@ -2,7 +2,7 @@ import { Buffer } from "node:buffer";
 import type { MappedRamReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
 import { describeEvidence, shownUuid } from "./metadata-words.ts";
-import { copied, imageArgument, jsonLine, quoteForShell } from "./restore-page.ts";
+import { imageArgument, incomingByHand, quoteForShell } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
 import { describeSavedVm } from "./vm-page.ts";
 
@@ -89,20 +89,6 @@ function describeRestore({ machine, capabilities, path, base, seal }: MappedRamR
     ],
     ["RAM", "must be all zero: start QEMU afresh, and truncate a shared memory file to 0 and back before"],
   ]);
-  const names = ["events", ...capabilities];
   const uri = `file:${path}${base === 0 ? "" : `,offset=${base}`}`;
-  const commands = [
-    { execute: "qmp_capabilities" },
-    {
-      execute: "migrate-set-capabilities",
-      arguments: { capabilities: names.map((capability) => ({ capability, state: true })) },
-    },
-    { execute: "migrate-incoming", arguments: { uri } },
-    { execute: "query-migrate" },
-  ];
-  return `${requirements}
-  then, by QMP (socat - unix:vm.qmp), in this order (the file's path as QEMU sees it):
-${copied(commands.map(jsonLine))}
-  and, once query-migrate says completed, not before:
-${copied([jsonLine({ execute: "cont" })])}`;
+  return `${requirements}\n${incomingByHand(["events", ...capabilities], uri)}`;
 }

@@ -25,6 +25,23 @@ ${copied([jsonLine({ execute: "query-migrate" })])}
 ${copied([jsonLine({ execute: "cont" })])}`;
 }
 
+/** What QEMU is told by hand to load a file by itself. @param capabilities none: migrate-set-capabilities is left out */
+export function incomingByHand(capabilities: readonly string[], uri: string): string {
+  const settings = capabilities.map((capability) => ({ capability, state: true }));
+  const commands = [
+    { execute: "qmp_capabilities" },
+    ...(settings.length === 0
+      ? []
+      : [{ execute: "migrate-set-capabilities", arguments: { capabilities: settings } }]),
+    { execute: "migrate-incoming", arguments: { uri } },
+    { execute: "query-migrate" },
+  ];
+  return `  then, by QMP (socat - unix:vm.qmp), in this order (the file's path as QEMU sees it):
+${copied(commands.map(jsonLine))}
+  and, once query-migrate says completed, not before:
+${copied([jsonLine({ execute: "cont" })])}`;
+}
+
 function qemuOptions({ machine, uuid }: DestinationNeeds): string {
   const name = machine === null ? null : quoteForShell(machine);
   return [
@@ -76,11 +93,11 @@ export function quoteForShell(word: string): string | null {
 }
 
 /** JSON leaves DEL and the C1 control characters as they are; names from the image may have them. */
-export function jsonLine(command: object): string {
+function jsonLine(command: object): string {
   const escaped = (char: string) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return JSON.stringify(command).replace(/\p{Cc}/gu, escaped);
 }
 
-export function copied(lines: readonly string[]): string {
+function copied(lines: readonly string[]): string {
   return lines.map((line) => `    ${line}`).join("\n");
 }
