@@ -40,7 +40,10 @@ export class FakePeer {
 
   /** Like `play`, but the connections stay open behind the last byte. */
   async playWithoutEnd(streams: readonly Uint8Array[]): Promise<void> {
-    for (const stream of streams) (await this.connect()).write(stream);
+    const sockets: net.Socket[] = [];
+    // Channels come before main's first barrier, as QEMU's do.
+    for (const _ of streams) sockets.push(await this.connect());
+    for (const [n, socket] of sockets.entries()) socket.write(streams[n] as Uint8Array);
   }
 
   /** Closes whatever is still open, as a QEMU that dies does. */
