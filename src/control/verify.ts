@@ -1,5 +1,3 @@
-import { MultifdError } from "../errors.ts";
-import { tryShare } from "../io/libc.ts";
 import type { Source } from "../io/source.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import { checkImage } from "./check-image.ts";
@@ -11,7 +9,7 @@ import { namingImage } from "./image-errors.ts";
 import { readFooter } from "./mapped-ram/open.ts";
 import { openFileOf } from "./mapped-ram/report.ts";
 import { verifyMapped } from "./mapped-ram/verify.ts";
-import { openFile, withSealedImage } from "./opened-image.ts";
+import { openFile, withFile, withSealedImage } from "./opened-image.ts";
 import type { VerifyOptions } from "./options.ts";
 import type { VerifyReport } from "./reports.ts";
 import { SILENT } from "./silent-log.ts";
@@ -61,17 +59,8 @@ function foreignCheck({ image, offset = 0, directIo = "auto" }: VerifyOptions): 
 }
 
 function checkForeign(options: VerifyOptions, check: Check): Promise<Verified> {
-  const { image, offset = 0, directIo = "auto", log = SILENT } = options;
-  return namingImage(image, async () => {
-    const { source, head } = await openFile(image, offset, directIo, log);
-    try {
-      if (!tryShare(source.fd)) {
-        const text = `a save is about to write over ${image}: wait for it, or use another image`;
-        throw new MultifdError("TARGET_BUSY", text, { image });
-      }
-      return await check(options, source, head);
-    } finally {
-      source.close();
-    }
+  return withFile(options, async (source, head, notBusy) => {
+    notBusy();
+    return await check(options, source, head);
   });
 }
