@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { MultifdError } from "../errors.ts";
 import type { Monitor } from "../qmp/monitor.ts";
+import { quietFileThreads } from "./quiet.ts";
 import { isUnderWay, migrationStatus } from "./survey.ts";
 
 const POLL_MS = 50;
@@ -9,10 +10,16 @@ const YANK_AFTER_MS = 2000;
 
 /**
  * Ends a migration that is under way, and waits until QEMU has ended it. Where cancelling sticks, because a socket
- * takes no more bytes, the sockets are torn out of QEMU's hands (`yank`).
+ * takes no more bytes, the sockets are torn out of QEMU's hands (`yank`). The settings are the caller's to put back.
  * @throws MultifdError QEMU_FAILED: it is still not over
  */
 export async function cancelMigration(monitor: Monitor): Promise<void> {
+  if (!isUnderWay(await migrationStatus(monitor))) return await untilCleanedUp(monitor);
+  await quietFileThreads(monitor);
+  await cancelAndWait(monitor);
+}
+
+async function cancelAndWait(monitor: Monitor): Promise<void> {
   const start = Date.now();
   let asked = false;
   let yanked = false;

@@ -1,6 +1,7 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import { MultifdError } from "../../errors.ts";
 import { cancelMigration } from "../cancel.ts";
+import { HASTE } from "../quiet.ts";
 import { readSettings, set } from "../settings.ts";
 import { migrationStatus } from "../survey.ts";
 import { openMonitor, type VmTarget } from "../target.ts";
@@ -26,7 +27,7 @@ export interface Recovery {
 }
 
 /** Capabilities that a save turns on and that make later migrations fail or mean something else. */
-const OURS = ["multifd", "mapped-ram", "background-snapshot"];
+const OURS = ["multifd", "mapped-ram", "background-snapshot", "pause-before-switchover"];
 
 /**
  * Puts a VM right after a save of it was killed together with its guardian: cancels its migration, puts its settings back,
@@ -50,10 +51,14 @@ export async function recover({ vm, run = false, signal }: RecoverOptions): Prom
     if (journal !== null) {
       ({ state, overlays } = await carryOut(monitor, journal));
     } else {
+      const { capabilities, parameters } = await readSettings(monitor);
       await cancelMigration(monitor);
-      const { capabilities } = await readSettings(monitor);
       const off = OURS.filter((name) => name in capabilities).map((name) => [name, false]);
-      await set(monitor, { capabilities: Object.fromEntries(off), parameters: {} });
+      const hurried = HASTE.filter((name) => name in parameters).map((name) => [name, parameters[name]]);
+      await set(monitor, {
+        capabilities: Object.fromEntries(off),
+        parameters: Object.fromEntries(hurried),
+      });
       state = await goOn(monitor, run);
     }
     if (run && state !== "ended" && state !== "running") state = await goOn(monitor, true);

@@ -9,6 +9,8 @@ import {
   type PreparedFileSave,
   prepareFileSave,
 } from "../engine-file/save.ts";
+import { CANCELLABLE, HASTE } from "../quiet.ts";
+import { together } from "../settings.ts";
 import type { Engine, TransferControl } from "./engine.ts";
 import type { SaveVmOptions } from "./options.ts";
 
@@ -16,7 +18,7 @@ const TICK_MS = 100;
 
 /** QEMU writes the image itself (mapped-ram, 9.0 and later); what it leaves out is added when it has. */
 export class FileEngine implements Engine {
-  readonly parameters: readonly string[] = ["direct-io"];
+  readonly parameters: readonly string[] = ["direct-io", ...HASTE];
   readonly #options: SaveVmOptions;
   readonly #channels: number;
   readonly #monitor: Monitor;
@@ -46,7 +48,7 @@ export class FileEngine implements Engine {
   async #migrate(prepared: PreparedFileSave, control: TransferControl): Promise<void> {
     const ticker = setInterval(() => this.#tick(control), TICK_MS);
     try {
-      control.begin(prepared.uri, prepared);
+      control.begin(prepared.uri, this.#channels > 0 ? together(prepared, CANCELLABLE) : prepared);
       if ((await control.outcome()) === "completed") return;
       throw new MultifdError("QEMU_FAILED", "QEMU ended while it wrote the image: nothing was saved");
     } catch (error) {

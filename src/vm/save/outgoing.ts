@@ -21,10 +21,12 @@ interface MigrationInfo {
 export type Outcome = "completed" | "qemu ended";
 
 const POLL_MS = 50;
+const AT_SWITCHOVER = "pre-switchover";
 
 /**
  * Watches QEMU's migration until it is over.
  * @param onProgress called with each look
+ * @param mayEnd asked when QEMU waits at its switchover (`pause-before-switchover`), whether it may go on
  * @returns "qemu ended" when the process is gone, whatever it was doing
  * @throws MultifdError QEMU_FAILED: the migration failed or was cancelled, or the monitor is lost while QEMU lives;
  *   CANCELLED
@@ -34,6 +36,7 @@ export async function watchOutgoing(
   process: QemuWatch,
   signal: AbortSignal,
   onProgress: (progress: QemuFigures) => Promise<void>,
+  mayEnd: () => boolean,
 ): Promise<Outcome> {
   for (;;) {
     throwIfAborted(signal);
@@ -48,6 +51,10 @@ export async function watchOutgoing(
     if (status === "completed") return "completed";
     if (status === "failed" || status === "cancelled") throw failure(status, info["error-desc"]);
     await onProgress(progressOf(info));
+    if (status === AT_SWITCHOVER && mayEnd()) {
+      await monitor.execute("migrate-continue", { state: AT_SWITCHOVER });
+      continue;
+    }
     await sleep(POLL_MS, undefined, { signal }).catch(() => {
       throw cancelled(signal);
     });

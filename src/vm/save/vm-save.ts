@@ -113,7 +113,8 @@ export class VmSave {
     throwIfAborted(signal);
     await monitor.execute("migrate", { uri });
     this.#tellVm("migrating");
-    return await watchOutgoing(monitor, qemu, signal, (figures) => this.#look(figures));
+    const mayEnd = (): boolean => this.#cancelled === null;
+    return await watchOutgoing(monitor, qemu, signal, (figures) => this.#look(figures), mayEnd);
   }
 
   async #look(figures: QemuFigures): Promise<void> {
