@@ -1,5 +1,5 @@
 import { randomFillSync } from "node:crypto";
-import { open, rm, stat } from "node:fs/promises";
+import { open, readFile, rm, stat } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { findQemus } from "../src/vm/find-qemu.ts";
@@ -27,8 +27,11 @@ const counts = values.channels.split(",").map(Number);
 if (![ramBytes / MIB, rounds, ...counts].every((value) => Number.isInteger(value) && value > 0)) {
   throw new Error("--ram (MiB), --rounds and --channels (such as 1,4,16) are whole numbers from 1");
 }
-if (values.fill !== "random" && values.fill !== "mix") {
-  throw new Error("--fill is random (no page like another) or mix (many zero pages, alone and in runs)");
+const fromFile = values.fill.includes("/");
+if (!["random", "mix"].includes(values.fill) && !fromFile) {
+  const text =
+    "--fill is random (no page like another), mix (many zero pages, alone and in runs), or the path of a guest's memory";
+  throw new Error(text);
 }
 
 type Way = "stream" | "mapped-ram" | "qemu";
@@ -46,6 +49,19 @@ async function randomRam(path: string): Promise<void> {
     for (let at = 0; at < ramBytes; at += MIB) await file.write(randomFillSync(chunk), 0, MIB, at);
   } finally {
     await file.close();
+  }
+}
+
+/** Real memory, as `extract` gives it, over and over until the guest is full. */
+async function memoryFrom(file: string, path: string): Promise<void> {
+  const memory = await readFile(file);
+  const into = await open(path, "r+");
+  try {
+    for (let at = 0; at < ramBytes; at += memory.length) {
+      await into.write(memory, 0, Math.min(memory.length, ramBytes - at), at);
+    }
+  } finally {
+    await into.close();
   }
 }
 
@@ -96,6 +112,7 @@ const lab = await FileLab.open();
 try {
   const guest = await lab.source({ binary, ramBytes });
   if (values.fill === "random") await randomRam(guest.ram?.path as string);
+  if (fromFile) await memoryFrom(values.fill, guest.ram?.path as string);
   const load = loadavg()[0]?.toFixed(1);
   console.log(
     `QEMU ${binary.version}, ${values.ram} MiB of ${values.fill}, medians of ${rounds}, load ${load}; throughput and disk as ratios\n`,

@@ -9,7 +9,7 @@ import type { Answer, Placed, PlaceTask } from "../src/pool/messages.ts";
 import { type Barriers, SharedBarriers } from "../src/pool/placing/barriers.ts";
 import { Hold } from "../src/pool/placing/hold.ts";
 import { PacketPlacer } from "../src/pool/placing/packet-placer.ts";
-import { PageWriter } from "../src/pool/placing/page-writer.ts";
+import { type Disk, PageWriter } from "../src/pool/placing/page-writer.ts";
 import { RecordPlacer } from "../src/pool/placing/record-placer.ts";
 
 /** Main is parsed out of this, as much at a time. */
@@ -19,7 +19,7 @@ const arena = new SlabArena();
 
 /** Pool task: puts the pages of one of QEMU's connections to their places in the image. */
 export function place(task: PlaceTask): Promise<Answer<Placed>> {
-  return answering(() => placeChannel(task, writeAt));
+  return answering(() => placeChannel(task, { write: writeAt, cachesShortRuns: true }));
 }
 
 export type BarrierMaker = (task: PlaceTask, control: ControlBlock, writer: PageWriter) => Barriers;
@@ -27,15 +27,15 @@ export type BarrierMaker = (task: PlaceTask, control: ControlBlock, writer: Page
 /**
  * Reads the connection to its end. Rejects when the bytes are no migration stream, hold what cannot be placed, or the disk
  * fails.
- * @param write,makeBarriers the disk, and how connections wait for each other; tests put others there
+ * @param disk,makeBarriers the disk, and how connections wait for each other; tests put others there
  */
 export async function placeChannel(
   task: PlaceTask,
-  write: WriteAt,
+  disk: Disk,
   makeBarriers: BarrierMaker = ({ connection }, ...parts) => new SharedBarriers(connection, ...parts),
 ): Promise<Placed> {
   const slots = Array.from({ length: task.slots }, () => arena.take(task.blockBytes));
-  const placed = await new ChannelPlacing(task, write, slots, makeBarriers).run();
+  const placed = await new ChannelPlacing(task, disk, slots, makeBarriers).run();
   arena.give(slots);
   return placed;
 }
@@ -55,18 +55,17 @@ class ChannelPlacing {
   #received = 0;
   #firstByteAt = 0;
 
-  constructor(task: PlaceTask, write: WriteAt, slots: readonly Uint8Array[], makeBarriers: BarrierMaker) {
+  constructor(task: PlaceTask, disk: Disk, slots: readonly Uint8Array[], makeBarriers: BarrierMaker) {
     const control = new ControlBlock(task.control);
     const fail = (error: unknown): void => this.#inlet.fail(error);
     // An image in place is marked as unfinished first; that waits for a QEMU, so that a mere look at the socket costs nothing.
     const prepared: WriteAt = async (fd, bytes, position) => {
-      await control.until(() => control.prepared || control.giveUp);
-      if (control.prepared) await write(fd, bytes, position);
+      if (await control.whenPrepared()) await disk.write(fd, bytes, position);
     };
     this.#task = task;
     this.#control = control;
     this.#hold = new Hold(() => this.#goOn(), fail);
-    this.#writer = new PageWriter(task, control, prepared, slots, fail);
+    this.#writer = new PageWriter(task, control, disk, slots, fail);
     const barriers = makeBarriers(task, control, this.#writer);
     this.#packets = new PacketPlacer(control, this.#writer, barriers, this.#hold);
     this.#records = new RecordPlacer(task, control, this.#writer, prepared, barriers, this.#hold);
@@ -80,6 +79,14 @@ class ChannelPlacing {
   }
 
   async run(): Promise<Placed> {
+    try {
+      return await this.#place();
+    } finally {
+      this.#writer.close();
+    }
+  }
+
+  async #place(): Promise<Placed> {
     await this.#inlet.ended;
     const activeMs = this.#received === 0 ? 0 : performance.now() - this.#firstByteAt;
     if (this.#walker.identity !== null) await this.#writer.written();

@@ -59,6 +59,17 @@ export const writeAt: WriteAt = async (fd, data, position) => {
   }
 };
 
+/** The same through the page cache, and not before it returns: for what is too little to be worth a thread. */
+export function writeAtNow(fd: number, data: Uint8Array, position: number): void {
+  for (let done = 0; done < data.byteLength; ) {
+    try {
+      done += fs.writeSync(fd, data, done, data.byteLength - done, position + done);
+    } catch (error) {
+      if (!hasCode(error, "EINTR")) throw ioError(error, "write", position + done);
+    }
+  }
+}
+
 export const readAt: ReadAt = (fd, into, position) => readAtLeast(fd, into, into.byteLength, position);
 
 /** Fills the first `needed` bytes of a buffer, and more of it where the file has more. */

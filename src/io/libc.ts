@@ -13,6 +13,8 @@ const ioctlOut = libc.func("int ioctl(int fd, unsigned long request, _Out_ int *
 const pollOne = libc.func("int poll(_Inout_ void *fds, unsigned long count, int timeoutMs)");
 const madviseCall = libc.func("int madvise(void *address, size_t length, int advice)");
 const fallocateCall = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
+const fadviseCall = libc.func("int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)");
+const pageSizeCall = libc.func("int getpagesize()");
 const lseekCall = libc.func("int64_t lseek(int fd, int64_t offset, int whence)");
 const flockCall = libc.func("int flock(int fd, int operation)");
 const socketOption = libc.func(
@@ -33,6 +35,7 @@ const MADV_HUGEPAGE = 14;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_HOLE = 4;
+const POSIX_FADV_DONTNEED = 4;
 const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -188,6 +191,16 @@ export function allocate(fd: number, offset: number, length: number): void {
 /** Gives file space back; the range reads as zeros afterwards. */
 export function punchHole(fd: number, offset: number, length: number): void {
   check(fallocateCall(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length), "fallocate");
+}
+
+/** Has the kernel begin to write out what it holds of a file, and forget what is written. It may do neither. */
+export function dropCached(fd: number): void {
+  fadviseCall(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+/** The processor's page, in bytes: what the page cache deals in. */
+export function pageBytes(): number {
+  return pageSizeCall();
 }
 
 /**

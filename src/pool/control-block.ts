@@ -139,6 +139,12 @@ export class ControlBlock {
     return Atomics.load(this.#words, PREPARED) === 1;
   }
 
+  /** Waits until the target may be written. False: the run is given up instead. */
+  async whenPrepared(): Promise<boolean> {
+    if (!this.prepared) await this.until(() => this.prepared || this.giveUp);
+    return this.prepared;
+  }
+
   /** Save: QEMU opened a return path, on which nobody will answer. */
   setReturnPath(): void {
     Atomics.store(this.#words, RETURN_PATH, 1);

@@ -13,17 +13,29 @@ type AnyFunction = (...args: unknown[]) => unknown;
 const spec = JSON.parse(process.env.FAULT ?? "null") as FaultSpec | null;
 if (spec !== null && isMainThread === (spec.thread === "main")) await install(spec);
 
+const { writeSync } = fs;
+
 async function install(fault: FaultSpec): Promise<void> {
-  const [owner, name] = await place(fault);
+  const count = { calls: 0 };
+  replace(fault, count, ...(await place(fault)));
+  // Workers write short runs of pages without waiting; a write is a write.
+  if (fault.call === "write" && fault.thread === "worker") replace(fault, count, fs as never, "writeSync");
+}
+
+function replace(
+  fault: FaultSpec,
+  count: { calls: number },
+  owner: Record<string, unknown>,
+  name: string,
+): void {
   const original = owner[name] as AnyFunction;
-  let calls = 0;
   const replacement = function (this: unknown, ...args: unknown[]): unknown {
     // Events of a server: only connections count.
     if (fault.call === "accept" && args[0] !== "connection") return original.apply(this, args);
     if (fault.with !== undefined && !args.some((arg) => mentions(arg, fault.with ?? "")))
       return original.apply(this, args);
-    calls++;
-    if (calls !== fault.nth) return original.apply(this, args);
+    count.calls++;
+    if (count.calls !== fault.nth) return original.apply(this, args);
     if (fault.act === "fail") return refuse(fault, args);
     if (fault.act === "tear") tear(args);
     else if (fault.when === "after") return actAfter(fault, () => original.apply(this, args), args);
@@ -121,7 +133,7 @@ function tear(args: unknown[]): void {
   const [fd, buffer, offset, length, position] = args as [number, Buffer, number, number, number];
   const half = Math.max(512, Math.floor(length / 2 / 4096) * 4096);
   // A buffer of its own would not be aligned for O_DIRECT.
-  fs.writeSync(fd, buffer, offset, half, position);
+  writeSync(fd, buffer, offset, half, position);
 }
 
 /** The call fails as the spec says, through its callback or at once. */

@@ -12,7 +12,7 @@ import { buildTrailer } from "../../formats/mapped-ram/trailer.ts";
 import { hasCode, ioError, writeAligned } from "../../io/file-io.ts";
 import { flush, shrink } from "../../io/image-target/durability.ts";
 import type { Target } from "../../io/image-target/target.ts";
-import { punchHole } from "../../io/libc.ts";
+import { dropCached, punchHole } from "../../io/libc.ts";
 import type { PlacedMain } from "../../pool/messages.ts";
 import type { RamTables } from "../../pool/placing/ram-tables.ts";
 import type { ImageIdentity } from "../save-format.ts";
@@ -69,6 +69,7 @@ export async function sealPlaced(
   for (const { offset, bytes } of pieces) await writePieces(fd, bytes, offset);
   if (target.capacity === null) shrink(fd, footer.seal.imageEnd);
   await flush(fd);
+  dropCached(fd);
   await writeAligned(fd, encodeFooter(footer), footer.seal.imageEnd - FOOTER_BYTES);
   await flush(fd);
   await writeAligned(fd, firstPage, base);

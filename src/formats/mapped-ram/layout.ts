@@ -72,15 +72,12 @@ export function layOutBlock(base: number, ram: RamListed, wanted: string | null)
     const names = blocks.map(({ name }) => name).join(", ");
     throw new MultifdError("USAGE", `there is no RAMBlock "${wanted}": the image has ${names}`, {});
   }
-  return {
-    base,
-    blocks: blocks.map(({ name, usedLength }) => {
-      const pagesOffset = name === wanted ? base : NOWHERE;
-      return { name, usedLength, pageSize, bitmapOffset: 0, pagesOffset };
-    }),
-    heads: [],
-    tailOffset: base,
-  };
+  const placed = blocks.map(({ name, usedLength }) => {
+    const pagesOffset = name === wanted ? base : NOWHERE;
+    return { name, usedLength, pageSize, bitmapOffset: 0, pagesOffset };
+  });
+  const length = placed.find(({ pagesOffset }) => pagesOffset === base)?.usedLength ?? 0;
+  return { base, blocks: placed, heads: [], tailOffset: base + length };
 }
 
 /** The word that ends the payload of a RAM section. */

@@ -33,6 +33,16 @@ export function shrink(fd: number, length: number): void {
   }
 }
 
+/** Makes a file at least so long; what is added is a hole. */
+export function lengthen(fd: number, length: number): void {
+  if (fs.fstatSync(fd).size >= length) return;
+  try {
+    fs.ftruncateSync(fd, length);
+  } catch (error) {
+    throw ioError(error, "giving the image its length", length);
+  }
+}
+
 /** Room that the file system of an open file has for users. */
 export function freeBytes(fd: number): number {
   // statfs by descriptor is what Node lacks; the kernel's own name for the descriptor does as well.

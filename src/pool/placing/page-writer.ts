@@ -8,15 +8,29 @@ import type { PlaceTask } from "../messages.ts";
 import { admitted } from "./admitted.ts";
 import { digestOf, RamTables } from "./ram-tables.ts";
 import { Regions } from "./regions.ts";
+import { ShortRuns } from "./short-runs.ts";
 
 /** Writes of one slot at once: as many as there are threads that write. More only means more that waits, and garbage that lives long. */
 const LANES = 4;
+
+/** What pages are written with. */
+export interface Disk {
+  readonly write: WriteAt;
+  /** Short runs of pages go through the page cache where that is of use. */
+  readonly cachesShortRuns: boolean;
+}
 
 /** Pages that lie side by side in their block. */
 interface PageRun {
   readonly block: number;
   first: number;
   count: number;
+}
+
+/** Bytes and their place in the file. */
+interface Piece {
+  readonly bytes: Uint8Array;
+  readonly offset: number;
 }
 
 /**
@@ -26,9 +40,10 @@ interface PageRun {
 export class PageWriter {
   readonly #task: PlaceTask;
   readonly #control: ControlBlock;
-  readonly #write: WriteAt;
+  readonly #disk: Disk;
   readonly #ring: WriteRing;
   readonly #fail: (error: unknown) => void;
+  readonly #short: ShortRuns;
   /** Pages whose bytes have not come whole, in their order. */
   readonly #expected: PageRun[] = [];
   /** What the current slot holds: pages, and bytes, those of a page that is not whole included. */
@@ -44,14 +59,15 @@ export class PageWriter {
   constructor(
     task: PlaceTask,
     control: ControlBlock,
-    write: WriteAt,
+    disk: Disk,
     slots: readonly Uint8Array[],
     fail: (error: unknown) => void,
   ) {
     this.#task = task;
     this.#control = control;
-    this.#write = write;
+    this.#disk = disk;
     this.#fail = fail;
+    this.#short = new ShortRuns(task.image, task.sparse && disk.cachesShortRuns);
     this.#ring = new WriteRing(
       slots,
       (slot, length) => this.#store(slot, length),
@@ -99,6 +115,11 @@ export class PageWriter {
     await this.#ring.finish();
   }
 
+  /** Nothing may come any more. */
+  close(): void {
+    this.#short.close();
+  }
+
   #onSpare(): void {
     this.#spare?.resolve();
     this.#spare = null;
@@ -111,6 +132,7 @@ export class PageWriter {
     this.#bytes = 0;
     if (this.#task.work.kind === "digest") return;
     await admitted(this.#control, this.#task, length);
+    if (!(await this.#control.whenPrepared())) return;
     this.#reserve(runs);
     await this.#writeRuns(slot, runs);
   }
@@ -161,17 +183,18 @@ export class PageWriter {
   }
 
   async #writeRuns(slot: Uint8Array, runs: readonly PageRun[]): Promise<void> {
-    const pieces = this.#piecesOf(slot, runs);
+    const long: Piece[] = [];
+    for (const piece of this.#piecesOf(slot, runs)) {
+      if (!this.#short.write(piece.bytes, piece.offset)) long.push(piece);
+    }
+    const pieces = long.values();
     const lane = async (): Promise<void> => {
-      for (const { bytes, offset } of pieces) await this.#write(this.#task.image.fd, bytes, offset);
+      for (const { bytes, offset } of pieces) await this.#disk.write(this.#task.image.fd, bytes, offset);
     };
-    await Promise.all(Array.from({ length: Math.min(LANES, runs.length) }, lane));
+    await Promise.all(Array.from({ length: Math.min(LANES, long.length) }, lane));
   }
 
-  *#piecesOf(
-    slot: Uint8Array,
-    runs: readonly PageRun[],
-  ): Generator<{ bytes: Uint8Array; offset: number }, void, undefined> {
+  *#piecesOf(slot: Uint8Array, runs: readonly PageRun[]): Generator<Piece, void, undefined> {
     let from = 0;
     for (const { block, first, count } of runs) {
       const { pagesOffset, pageSize } = this.tables.blocks[block] as MappedBlock;

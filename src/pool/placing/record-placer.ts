@@ -10,6 +10,7 @@ import {
 import type { RamListed, RecordSink } from "../../formats/migration/record-sink.ts";
 import type { RamBlock } from "../../formats/migration/summary.ts";
 import type { WriteAt } from "../../io/file-io.ts";
+import { lengthen } from "../../io/image-target/durability.ts";
 import type { ControlBlock } from "../control-block.ts";
 import type { PlacedMain, PlaceTask } from "../messages.ts";
 import { admitted } from "./admitted.ts";
@@ -93,6 +94,13 @@ export class RecordPlacer implements RecordSink {
     const write: WriteAt =
       work.kind === "image" ? (...what) => this.#writeTail(...what) : async () => undefined;
     this.#tail = new TailWriter(write, image.fd, layout.tailOffset);
+    this.#hold.until(this.#makeRoom(layout.tailOffset));
+  }
+
+  /** Only then do pages come: where each of them made the file longer, none could be written beside another. */
+  async #makeRoom(end: number): Promise<void> {
+    const { image, sparse, work } = this.#task;
+    if (sparse && work.kind !== "digest" && (await this.#control.whenPrepared())) lengthen(image.fd, end);
     this.#control.setLaidOut();
   }
 

@@ -6,8 +6,8 @@ import type { RamTables } from "./ram-tables.ts";
 const REGION_BYTES = 32 * 1024 * 1024;
 /** Bits for the regions of the largest file that RamTables can describe, its free space included. */
 const REGIONS = 2 ** 18;
-/** As much in long runs, one behind the other, tells that a connection carries pages without gaps. */
-const DENSE_BYTES = 4 * 1024 * 1024;
+/** As much in long runs, one behind the other, tells that a connection carries pages without gaps: more than Linux's do. */
+const DENSE_BYTES = 64 * 1024 * 1024;
 /** What counts as a long run: no more than the smallest slot takes. */
 const RUN_BYTES = 128 * 1024;
 

@@ -6,15 +6,17 @@ import { placeChannel } from "../../../workers/place.ts";
 
 /** The product's placing over a disk that takes between 0 and 12 ms for a write, and finishes them in any order. */
 export function place(task: PlaceTask): Promise<Answer<Placed>> {
-  return answering(() => placeChannel(task, delayed));
+  return answering(() => placeChannel(task, DELAYED));
 }
 
 /** The same, but no connection waits for another one. */
 export function placeWithoutBarriers(task: PlaceTask): Promise<Answer<Placed>> {
-  return answering(() => placeChannel(task, delayed, () => ({ arriveAt: () => Promise.resolve() })));
+  return answering(() => placeChannel(task, DELAYED, () => ({ arriveAt: () => Promise.resolve() })));
 }
 
 const delayed: WriteAt = async (fd, data, position) => {
   await sleep(Math.random() * 12);
   await writeAt(fd, data, position);
 };
+
+const DELAYED = { write: delayed, cachesShortRuns: false };

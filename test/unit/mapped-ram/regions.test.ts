@@ -8,6 +8,8 @@ const MIB = 2 ** 20;
 const PAGE = 4096;
 /** Pages in 128 KiB, which is a long run. */
 const LONG = 32;
+/** As many of them, 64 MiB, are a connection without gaps. */
+const DENSE = 512;
 const BLOCK = { name: "pc.ram", usedLength: 64 * MIB, pageSize: PAGE, bitmapOffset: PAGE, pagesOffset: MIB };
 
 const scratch = useScratch();
@@ -35,22 +37,23 @@ function roomyPages(): number {
 }
 
 test("long runs, one behind the other, reserve what of their region belongs to the block", () => {
-  for (let page = 0; page < 32 * LONG; page += LONG) regions.reserve(0, page, LONG);
-  // The region of 32 MiB begins with 1 MiB that is not the block's.
-  expect(reserved()).toBe(31 * MIB);
-  expect(roomyPages()).toBe((31 * MIB) / PAGE);
+  for (let page = 0; page < DENSE * LONG; page += LONG) regions.reserve(0, page, LONG);
+  // Of the third region of 32 MiB, only the first is the block's.
+  expect(reserved()).toBe(MIB);
+  expect(roomyPages()).toBe(MIB / PAGE);
 });
 
 test("any number of short runs reserves nothing", () => {
-  for (let page = 0; page < 4096; page += LONG) regions.reserve(0, page, LONG - 1);
+  for (let page = 0; page < 2 * DENSE * LONG; page += LONG) regions.reserve(0, page, LONG - 1);
   expect(reserved()).toBe(0);
   expect(roomyPages()).toBe(0);
 });
 
 test("a short run among the long ones begins the count anew", () => {
-  for (let page = 0; page < 31 * LONG; page += LONG) regions.reserve(0, page, LONG);
-  regions.reserve(0, 31 * LONG, 1);
-  for (let page = 32 * LONG; page < 63 * LONG; page += LONG) regions.reserve(0, page, LONG);
+  const last = DENSE - 1;
+  for (let page = 0; page < last * LONG; page += LONG) regions.reserve(0, page, LONG);
+  regions.reserve(0, last * LONG, 1);
+  for (let page = 0; page < last * LONG; page += LONG) regions.reserve(0, page, LONG);
   expect(reserved()).toBe(0);
 });
 
