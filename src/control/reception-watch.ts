@@ -49,7 +49,7 @@ export class ReceptionWatch {
     const early = arrivals.find((arrival) => arrival.drained !== null && reached(arrival) < furthest);
     if (early === undefined) return null;
     const name = early.identity === "main" ? "the main channel" : `channel ${early.identity}`;
-    const text = `${name} ended at barrier ${reached(early)} of at least ${furthest}: the migration failed or was cancelled half-way, so nothing was saved`;
+    const text = `${name} ended at barrier ${reached(early)} of at least ${furthest}: the migration failed or was cancelled half-way, so no image was made`;
     return new MultifdError("STREAM_INCOMPLETE", text, { barriers: reached(early), furthest });
   }
 

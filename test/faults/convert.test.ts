@@ -115,22 +115,34 @@ describe("a conversion that fails leaves everything as it was", () => {
     }
   });
 
-  test("what is no whole save", async () => {
+  test("what is no whole save: every reader says so with the same code", async () => {
     const { main } = await saved("whole", { channels: 0 });
     await rm(at("whole"));
+    const headless = Buffer.from(main).fill(0xff, 8, 16);
     const start = (complete: boolean) =>
       encodeLibvirtStart({ complete, running: false, xml: "<domain/>", cookie: null });
     for (const [bytes, code] of [
-      [main.subarray(0, main.length - 1), "STREAM_INCOMPLETE"],
-      [main.subarray(0, 2 * MIB), "STREAM_INCOMPLETE"],
-      [Buffer.concat([start(true), main.subarray(0, MIB)]), "STREAM_INCOMPLETE"],
+      [main.subarray(0, main.length - 1), "IMAGE_DAMAGED"],
+      [main.subarray(0, 2 * MIB), "IMAGE_DAMAGED"],
+      [headless, "IMAGE_DAMAGED"],
+      [Buffer.concat([start(true), main.subarray(0, MIB)]), "IMAGE_DAMAGED"],
+      [Buffer.concat([start(true), headless]), "IMAGE_DAMAGED"],
       [Buffer.concat([start(false), main]), "NOT_SEALED"],
       [Buffer.alloc(MIB, "text"), "NOT_AN_IMAGE"],
     ] as const) {
       await writeFile(at("in"), bytes);
-      const error = await failure(convert({ image: at("in"), output: at("out"), format: "mapped-ram" }));
-      expect(error.code).toBe(code);
-      await untouched(["in", "out"]);
+      const options = { image: at("in"), output: at("out") };
+      for (const read of [
+        () => verify(options),
+        () => convert({ ...options, format: "mapped-ram" }),
+        () => convert({ ...options, format: "stream", channels: 0 }),
+        () => extract({ ...options, block: "mem" }),
+        () => diff({ ...options, other: at("in") }),
+      ]) {
+        const error = await failure(read());
+        expect(error).toMatchObject({ code, exitStatus: 4, message: expect.stringContaining(at("in")) });
+        await untouched(["in", "out"]);
+      }
     }
   });
 
@@ -224,7 +236,8 @@ describeWithMounts("a disk that is full", () => {
       mounts.mount("tmpfs", at("small"), "size=2m");
       await writeFile(at("small/out"), OLD);
       const error = await failure(convert({ image: at("in"), output: at("small/out"), ...options }));
-      expect(error).toMatchObject({ code: "NO_SPACE", exitStatus: 5 });
+      const message = expect.stringMatching(/: free some space and try again$/);
+      expect(error).toMatchObject({ code: "NO_SPACE", exitStatus: 5, message });
       expect(await readdir(at("small"))).toEqual(["out"]);
       expect((await readFile(at("small/out"))).equals(OLD)).toBe(true);
     });
