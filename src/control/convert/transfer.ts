@@ -1,4 +1,4 @@
-import { rm } from "node:fs/promises";
+import fs from "node:fs";
 import path from "node:path";
 import { type ErrorCode, MultifdError } from "../../errors.ts";
 import { damaged } from "../../formats/image/damage.ts";
@@ -45,12 +45,18 @@ export async function transfer<T>(
     failing.abort(error);
     throw error;
   };
+  const removeDirectory = (): void => fs.rmSync(directory, { recursive: true, force: true });
+  // Nobody needs the socket's name any more then, and a SIGKILL leaves nothing behind.
+  const whenConnected = countdown(plan.channels.length, removeDirectory);
   let feeding: Promise<unknown> = Promise.resolve();
   const feed = (connect: string): Promise<unknown> =>
     feedPlan(
       {
         ...{ connect, signal, workers: options.workers, log: options.log },
-        onEvent: (event) => event.event === "progress" && tell(event),
+        onEvent: (event) => {
+          if (event.event === "channel") whenConnected();
+          if (event.event === "progress") tell(event);
+        },
       },
       plan,
     ).catch((error: unknown) => (isConsequence(error) ? Promise.reject(error) : failed(error)));
@@ -72,8 +78,17 @@ export async function transfer<T>(
     if (cut && fed.status === "rejected" && !isConsequence(fed.reason)) throw fed.reason;
     throw asDamage(taken.reason);
   } finally {
-    await rm(directory, { recursive: true, force: true });
+    removeDirectory();
   }
+}
+
+/** To be called so many times; the last call does the work. */
+function countdown(times: number, work: () => void): () => void {
+  let left = times;
+  return () => {
+    left--;
+    if (left === 0) work();
+  };
 }
 
 /** The other side went away: it says why. */
