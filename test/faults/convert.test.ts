@@ -9,6 +9,8 @@ import {
   extract,
   inspect,
   MultifdError,
+  type SaveOptions,
+  type StreamImageReport,
   save,
   verify,
 } from "../../src/index.ts";
@@ -22,12 +24,23 @@ const scratch = useScratch();
 const at = (name: string): string => scratch.file(name);
 const OLD = Buffer.from("an earlier image that somebody needs");
 
+const RECORD = {
+  ...{ uuid: null, accelerator: "kvm", commandLine: null, cpuModel: null, cpus: 1, ramBytes: 4 * MIB },
+  ...{ running: true, ranOn: false, disks: [], devices: [] },
+};
+
 /** A guest of 4 MiB; its RAM is large enough that damage can lie in the midst of it. */
-async function saved(name: string, options: Partial<FakeMigrationOptions> = {}, format?: "mapped-ram") {
+async function saved(
+  name: string,
+  options: Partial<FakeMigrationOptions> = {},
+  format?: "mapped-ram",
+  more: Partial<SaveOptions> = {},
+) {
   const migration = buildMigration({ style: "10", blocks: [{ name: "mem", bytes: 4 * MIB }], ...options });
   let sent: Promise<unknown> = Promise.resolve();
   await save({
     ...{ image: at(name), listen: `unix:${at("s")}`, channels: migration.channels.length, format },
+    ...more,
     onEvent: (event) => {
       if (event.event !== "listening") return;
       sent = new FakePeer(event.address).play([migration.main, ...migration.channels]);
@@ -250,6 +263,20 @@ describeWithMounts("a disk that is full", () => {
     expect(error.code).toBe("NO_SPACE");
     expect(await readdir(at("small"))).toEqual([]);
   });
+});
+
+test("channels of a vendor's machine type have the barriers of the QEMU that saved it", async () => {
+  for (const [qemuVersion, barrierMode] of [
+    ["7.2.22", "legacy"],
+    ["10.0.2", "modern"],
+  ] as const) {
+    const describeVm = () => ({ qemuVersion, record: RECORD });
+    await saved("in", { channels: 0, machine: "pc-q35-rhel8.6.0" }, undefined, { describeVm });
+    await convert({ image: at("in"), output: at("out"), format: "stream", channels: 2 });
+    const { metadata } = (await inspect({ image: at("out") })) as StreamImageReport;
+    expect(metadata).toMatchObject({ qemuVersion, barrierMode, multifdChannels: 2 });
+    await verify({ image: at("out") });
+  }
 });
 
 test("a source that a save is about to write over is left alone", async () => {
