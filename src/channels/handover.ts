@@ -1,7 +1,7 @@
 import fs from "node:fs";
 import type net from "node:net";
 import { MultifdError } from "../errors.ts";
-import { duplicate, shutdownConnection, unsentBytes } from "../io/libc.ts";
+import { duplicate, hasHungUp, shutdownConnection, unsentBytes } from "../io/libc.ts";
 import { socketDescriptor } from "../io/socket-descriptor.ts";
 
 /** What to do about EMFILE. */
@@ -44,6 +44,11 @@ export class Connection {
   /** What the peer has not read yet, as the kernel counts it (buffers included); 0 once closed. */
   get outstanding(): number {
     return this.#open ? unsentBytes(this.#killFd) : 0;
+  }
+
+  /** Whether the peer sends nothing any more, which also shows while nobody reads; true once closed. */
+  get hungUp(): boolean {
+    return !this.#open || hasHungUp(this.#killFd);
   }
 
   /**

@@ -5,22 +5,40 @@ import { collectMeta, type Pair } from "./meta.ts";
 import { repeatable, valued } from "./options.ts";
 import { parseChoice, parsePair, parsePositiveSize } from "./values.ts";
 
-/** What every command that writes an image has. */
+/** Of every command that writes an image. */
 export interface NewImageFlags {
   readonly replace?: true;
-  readonly channels?: number;
-  readonly format?: "stream" | "mapped-ram";
   readonly checksum?: "crc32" | "none";
   readonly expectBytes?: number;
-  readonly maxBytes?: number;
   readonly meta?: readonly Pair[];
   readonly metaFile?: readonly Pair[];
 }
 
-/** @param channels how many channels there are when nothing is said */
-export function addNewImageOptions(command: Command, channels: string): Command {
+/** Of every command that saves a VM to one. */
+export interface SavedImageFlags extends NewImageFlags {
+  readonly channels?: number;
+  readonly format?: "stream" | "mapped-ram";
+  readonly maxBytes?: number;
+}
+
+export function addNewImageOptions(command: Command): Command {
   return command
     .option("--replace", "give up an earlier image first: less disk is needed, and a failure leaves none")
+    .addOption(
+      valued(
+        "--checksum <method>",
+        "crc32 or none (default: crc32)",
+        parseChoice(["crc32", "none"] as const),
+      ),
+    )
+    .addOption(valued("--expect-bytes <bytes>", "refuse at once where there is less room", parsePositiveSize))
+    .addOption(repeatable("--meta <key=value>", "text to keep in the image (repeatable)", parsePair))
+    .addOption(repeatable("--meta-file <key=path>", "file to keep in the image (repeatable)", parsePair));
+}
+
+/** @param channels how many channels there are when nothing is said */
+export function addSavedImageOptions(command: Command, channels: string): Command {
+  command
     .addOption(
       valued(
         "--channels <n>",
@@ -35,25 +53,27 @@ export function addNewImageOptions(command: Command, channels: string): Command 
         parseChoice(["stream", "mapped-ram"] as const),
       ),
     )
-    .addOption(
-      valued(
-        "--checksum <method>",
-        "crc32 or none (default: crc32)",
-        parseChoice(["crc32", "none"] as const),
-      ),
-    )
-    .addOption(valued("--expect-bytes <bytes>", "refuse at once where there is less room", parsePositiveSize))
-    .addOption(valued("--max-bytes <bytes>", "fail when the streams grow beyond it", parsePositiveSize))
-    .addOption(repeatable("--meta <key=value>", "text to keep in the image (repeatable)", parsePair))
-    .addOption(repeatable("--meta-file <key=path>", "file to keep in the image (repeatable)", parsePair));
+    .addOption(valued("--max-bytes <bytes>", "fail when the streams grow beyond it", parsePositiveSize));
+  return addNewImageOptions(command);
 }
 
-export async function newImageOptions(
-  flags: NewImageFlags,
-): Promise<
+export async function newImageOptions({
+  replace,
+  checksum,
+  expectBytes,
+  meta,
+  metaFile,
+}: NewImageFlags): Promise<Pick<SaveOptions, "replace" | "checksum" | "expectBytes" | "meta">> {
+  return { replace, checksum, expectBytes, meta: await collectMeta(meta, metaFile) };
+}
+
+export async function savedImageOptions({
+  channels,
+  format,
+  maxBytes,
+  ...flags
+}: SavedImageFlags): Promise<
   Pick<SaveOptions, "replace" | "channels" | "format" | "checksum" | "expectBytes" | "maxBytes" | "meta">
 > {
-  const { replace, channels, format, checksum, expectBytes, maxBytes } = flags;
-  const meta = await collectMeta(flags.meta, flags.metaFile);
-  return { replace, channels, format, checksum, expectBytes, maxBytes, meta };
+  return { ...(await newImageOptions(flags)), channels, format, maxBytes };
 }

@@ -41,6 +41,13 @@ export function identityProblem(
   return null;
 }
 
+/** @param how they ended */
+export function withoutMain(connections: number, how: "ended" | "hung up"): MultifdError {
+  const all = connections === 1 ? "the only connection" : `all ${connections} connections`;
+  const text = `${all} ${how}, and none was the main channel: the migration failed at its start`;
+  return new MultifdError("STREAM_INCOMPLETE", text, { connections });
+}
+
 export function tooFew(came: number, expected: number): string {
   return `the main channel ended with ${came} of ${expected} multifd channels connected: check --channels against QEMU's multifd-channels`;
 }

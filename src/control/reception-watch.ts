@@ -2,6 +2,7 @@ import { MultifdError } from "../errors.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
 import { isPacing } from "../pool/pacer.ts";
 import type { Arrival } from "./arrival.ts";
+import { withoutMain } from "./channel-set.ts";
 import { isOverdue, neverTaken } from "./handover-watch.ts";
 
 /** QEMU closes all channels within milliseconds; the rest only takes as long as our disk does. */
@@ -22,6 +23,8 @@ export class ReceptionWatch {
   readonly #start = performance.now();
   #moved = -1;
   #movedAt = this.#start;
+  /** At the last look nobody was left whom main could belong to. */
+  #abandoned = false;
 
   constructor(plan: WatchPlan) {
     this.#plan = plan;
@@ -33,6 +36,7 @@ export class ReceptionWatch {
     return (
       this.#handover(present, now) ??
       this.#barriers(present) ??
+      this.#gone(present) ??
       this.#connecting(present, now) ??
       this.#moving(present, now)
     );
@@ -45,8 +49,21 @@ export class ReceptionWatch {
     const early = arrivals.find((arrival) => arrival.drained !== null && reached(arrival) < furthest);
     if (early === undefined) return null;
     const name = early.identity === "main" ? "the main channel" : `channel ${early.identity}`;
-    const text = `${name} ended at barrier ${reached(early)} of at least ${furthest}: the migration failed or was cancelled half-way, so nothing was saved`;
+    const text = `${name} ended at barrier ${reached(early)} of at least ${furthest}: the migration failed or was cancelled half-way, so no image was made`;
     return new MultifdError("STREAM_INCOMPLETE", text, { barriers: reached(early), furthest });
+  }
+
+  /**
+   * Channels that wait for main are not read, not even to their end of file. When all have hung up, main comes no more, as
+   * QEMU connects it first: unless it still waits to be accepted, which happens before the next look.
+   */
+  #gone(arrivals: readonly Arrival[]): MultifdError | null {
+    const before = this.#abandoned;
+    this.#abandoned =
+      arrivals.some(({ drained }) => drained === null) &&
+      arrivals.every(({ identity }) => typeof identity === "number") &&
+      arrivals.every(({ connection }) => connection.hungUp);
+    return before && this.#abandoned ? withoutMain(arrivals.length, "hung up") : null;
   }
 
   #handover(arrivals: readonly Arrival[], now: number): MultifdError | null {

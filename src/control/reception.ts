@@ -4,7 +4,7 @@ import { MultifdError, toFailure } from "../errors.ts";
 import { type ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
 import type { TakenIn } from "../pool/messages.ts";
 import type { Arrival } from "./arrival.ts";
-import { identityProblem, isEarlyEnd, named, tooFew } from "./channel-set.ts";
+import { identityProblem, isEarlyEnd, named, tooFew, withoutMain } from "./channel-set.ts";
 import { ReceptionWatch } from "./reception-watch.ts";
 
 const TICK_MS = 100;
@@ -208,8 +208,7 @@ export class Reception {
     const present = this.#present;
     if (present.length === 0 || present.some((arrival) => arrival.drained === null)) return;
     if (!present.some((arrival) => arrival.identity === "main")) {
-      const text = `${present.length === 1 ? "the only connection" : `all ${present.length} connections`} ended, and none was the main channel: the migration failed at its start`;
-      this.fail(new MultifdError("STREAM_INCOMPLETE", text, { connections: present.length }));
+      this.fail(withoutMain(present.length, "ended"));
       return;
     }
     const expected = this.#plan.channels;

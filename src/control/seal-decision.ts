@@ -31,7 +31,7 @@ export async function decide(
   );
   const { verdict, reasons } = judgement;
   if (streams === null || verdict === "incomplete") {
-    const text = `the migration stream is incomplete, so nothing was saved: ${reasons.join("; ")}`;
+    const text = `the migration stream is incomplete, so no image was made: ${reasons.join("; ")}`;
     throw new MultifdError("STREAM_INCOMPLETE", text, {});
   }
   if (options.confirm === undefined) {

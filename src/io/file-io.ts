@@ -136,7 +136,7 @@ export function ioError(error: unknown, action: string, position?: number): Mult
   if (errno === "ENOSPC" || errno === "EDQUOT") {
     return new MultifdError(
       "NO_SPACE",
-      `no room left on the image's device (${action}${where}): free some space and save again`,
+      `no room left on the image's device (${action}${where}): free some space and try again`,
       details,
       error,
     );

@@ -31,6 +31,9 @@ const F_DUPFD_CLOEXEC = 1030;
 const SHUT_RDWR = 2;
 const SIOCOUTQ = 0x5411;
 const POLLIN = 1;
+const POLLERR = 0x8;
+const POLLHUP = 0x10;
+const POLLRDHUP = 0x2000;
 const MADV_HUGEPAGE = 14;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
@@ -103,6 +106,11 @@ export function hasPendingConnection(fd: number): boolean {
   return isReadable(fd);
 }
 
+/** Whether the peer of a connection sends nothing any more. What it has sent before may still wait to be read. */
+export function hasHungUp(fd: number): boolean {
+  return polled(fd, POLLRDHUP | POLLHUP | POLLERR) !== 0;
+}
+
 /** Who stood at the other end when it connected. */
 export interface PeerCredentials {
   readonly pid: number;
@@ -161,12 +169,17 @@ export function hasEnded(pidfd: number): boolean {
 }
 
 function isReadable(fd: number): boolean {
+  return polled(fd, POLLIN) !== 0;
+}
+
+/** Which of these events a descriptor has now. */
+function polled(fd: number, events: number): number {
   const request = Buffer.alloc(8);
   request.writeInt32LE(fd, 0);
-  request.writeInt16LE(POLLIN, 4);
+  request.writeInt16LE(events, 4);
   for (;;) {
     const ready = pollOne(request, 1, 0);
-    if (ready >= 0) return ready > 0 && (request.readInt16LE(6) & POLLIN) !== 0;
+    if (ready >= 0) return request.readInt16LE(6) & events;
     // A signal interrupts even a poll that does not wait.
     const error = systemError("poll");
     if (error.code !== "EINTR") throw error;

@@ -1,4 +1,4 @@
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { beforeEach, describe, expect, test } from "vitest";
 import { diff, save, verify } from "../../src/index.ts";
 import { FakePeer, largeMigration } from "../support/fake-peer.ts";
@@ -24,6 +24,13 @@ beforeEach(async () => {
   });
   await sent;
   await writeFile(at("out"), OLD);
+  await mkdir(at("tmp"));
+  const before = process.env.TMPDIR;
+  process.env.TMPDIR = at("tmp");
+  return () => {
+    if (before === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = before;
+  };
 });
 
 const points: readonly [string, FaultSpec][] = [
@@ -45,6 +52,7 @@ for (const [format, ...more] of [["mapped-ram"], ["stream", "--channels", "5"]] 
       test(`${name}: the earlier image or the whole new one, and the next one works`, async () => {
         const args = ["convert", at("in"), at("out"), "--format", format, ...more, "--json"];
         expect(await start(args, withFault(fault)).exit()).toBe("SIGKILL");
+        expect(await readdir(at("tmp"))).toEqual([]);
         if (!(await readFile(at("out"))).equals(OLD)) await verify({ image: at("out") });
         await verify({ image: at("in") });
 
@@ -54,7 +62,7 @@ for (const [format, ...more] of [["mapped-ram"], ["stream", "--channels", "5"]] 
           unmatched: [],
         });
         // The copy on the way has no name, and what was half written is found again by its own.
-        expect((await readdir(scratch.directory)).sort()).toEqual(["in", "out"]);
+        expect((await readdir(scratch.directory)).sort()).toEqual(["in", "out", "tmp"]);
       });
     }
   });

@@ -9,6 +9,8 @@ import {
   extract,
   inspect,
   MultifdError,
+  type SaveOptions,
+  type StreamImageReport,
   save,
   verify,
 } from "../../src/index.ts";
@@ -22,12 +24,23 @@ const scratch = useScratch();
 const at = (name: string): string => scratch.file(name);
 const OLD = Buffer.from("an earlier image that somebody needs");
 
+const RECORD = {
+  ...{ uuid: null, accelerator: "kvm", commandLine: null, cpuModel: null, cpus: 1, ramBytes: 4 * MIB },
+  ...{ running: true, ranOn: false, disks: [], devices: [] },
+};
+
 /** A guest of 4 MiB; its RAM is large enough that damage can lie in the midst of it. */
-async function saved(name: string, options: Partial<FakeMigrationOptions> = {}, format?: "mapped-ram") {
+async function saved(
+  name: string,
+  options: Partial<FakeMigrationOptions> = {},
+  format?: "mapped-ram",
+  more: Partial<SaveOptions> = {},
+) {
   const migration = buildMigration({ style: "10", blocks: [{ name: "mem", bytes: 4 * MIB }], ...options });
   let sent: Promise<unknown> = Promise.resolve();
   await save({
     ...{ image: at(name), listen: `unix:${at("s")}`, channels: migration.channels.length, format },
+    ...more,
     onEvent: (event) => {
       if (event.event !== "listening") return;
       sent = new FakePeer(event.address).play([migration.main, ...migration.channels]);
@@ -115,22 +128,34 @@ describe("a conversion that fails leaves everything as it was", () => {
     }
   });
 
-  test("what is no whole save", async () => {
+  test("what is no whole save: every reader says so with the same code", async () => {
     const { main } = await saved("whole", { channels: 0 });
     await rm(at("whole"));
+    const headless = Buffer.from(main).fill(0xff, 8, 16);
     const start = (complete: boolean) =>
       encodeLibvirtStart({ complete, running: false, xml: "<domain/>", cookie: null });
     for (const [bytes, code] of [
-      [main.subarray(0, main.length - 1), "STREAM_INCOMPLETE"],
-      [main.subarray(0, 2 * MIB), "STREAM_INCOMPLETE"],
-      [Buffer.concat([start(true), main.subarray(0, MIB)]), "STREAM_INCOMPLETE"],
+      [main.subarray(0, main.length - 1), "IMAGE_DAMAGED"],
+      [main.subarray(0, 2 * MIB), "IMAGE_DAMAGED"],
+      [headless, "IMAGE_DAMAGED"],
+      [Buffer.concat([start(true), main.subarray(0, MIB)]), "IMAGE_DAMAGED"],
+      [Buffer.concat([start(true), headless]), "IMAGE_DAMAGED"],
       [Buffer.concat([start(false), main]), "NOT_SEALED"],
       [Buffer.alloc(MIB, "text"), "NOT_AN_IMAGE"],
     ] as const) {
       await writeFile(at("in"), bytes);
-      const error = await failure(convert({ image: at("in"), output: at("out"), format: "mapped-ram" }));
-      expect(error.code).toBe(code);
-      await untouched(["in", "out"]);
+      const options = { image: at("in"), output: at("out") };
+      for (const read of [
+        () => verify(options),
+        () => convert({ ...options, format: "mapped-ram" }),
+        () => convert({ ...options, format: "stream", channels: 0 }),
+        () => extract({ ...options, block: "mem" }),
+        () => diff({ ...options, other: at("in") }),
+      ]) {
+        const error = await failure(read());
+        expect(error).toMatchObject({ code, exitStatus: 4, message: expect.stringContaining(at("in")) });
+        await untouched(["in", "out"]);
+      }
     }
   });
 
@@ -224,7 +249,8 @@ describeWithMounts("a disk that is full", () => {
       mounts.mount("tmpfs", at("small"), "size=2m");
       await writeFile(at("small/out"), OLD);
       const error = await failure(convert({ image: at("in"), output: at("small/out"), ...options }));
-      expect(error).toMatchObject({ code: "NO_SPACE", exitStatus: 5 });
+      const message = expect.stringMatching(/: free some space and try again$/);
+      expect(error).toMatchObject({ code: "NO_SPACE", exitStatus: 5, message });
       expect(await readdir(at("small"))).toEqual(["out"]);
       expect((await readFile(at("small/out"))).equals(OLD)).toBe(true);
     });
@@ -237,6 +263,20 @@ describeWithMounts("a disk that is full", () => {
     expect(error.code).toBe("NO_SPACE");
     expect(await readdir(at("small"))).toEqual([]);
   });
+});
+
+test("channels of a vendor's machine type have the barriers of the QEMU that saved it", async () => {
+  for (const [qemuVersion, barrierMode] of [
+    ["7.2.22", "legacy"],
+    ["10.0.2", "modern"],
+  ] as const) {
+    const describeVm = () => ({ qemuVersion, record: RECORD });
+    await saved("in", { channels: 0, machine: "pc-q35-rhel8.6.0" }, undefined, { describeVm });
+    await convert({ image: at("in"), output: at("out"), format: "stream", channels: 2 });
+    const { metadata } = (await inspect({ image: at("out") })) as StreamImageReport;
+    expect(metadata).toMatchObject({ qemuVersion, barrierMode, multifdChannels: 2 });
+    await verify({ image: at("out") });
+  }
 });
 
 test("a source that a save is about to write over is left alone", async () => {

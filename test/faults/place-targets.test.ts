@@ -1,8 +1,9 @@
 import fs from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
-import { inspect, restore, verify } from "../../src/index.ts";
+import { convert, inspect, restore, verify } from "../../src/index.ts";
 import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
+import { withFault } from "../support/fault-spec.ts";
 import { describeWithLoopDevices, useMounts } from "../support/mounts.ts";
 import { goodImage, useSaves } from "../support/save-under-test.ts";
 import * as wire from "../support/stream-builder.ts";
@@ -22,6 +23,20 @@ async function expectNoImage(image: string, base = 0): Promise<void> {
   const codes = expect.stringMatching(/^(NOT_SEALED|NOT_AN_IMAGE|TARGET_BUSY)$/);
   await expect(verify(options)).rejects.toMatchObject({ code: codes });
   await expect(restore({ ...options, connect: "unix:/nonexistent" })).rejects.toMatchObject({ code: codes });
+}
+
+/** What is there was to become an image, and every reader knows. */
+async function expectUnfinished(image: string, offset = 0): Promise<void> {
+  const output = scratch.file("out");
+  for (const read of [
+    () => inspect({ image, offset }),
+    () => verify({ image, offset }),
+    () => restore({ image, offset, connect: "unix:/nonexistent" }),
+    () => convert({ image, offset, output, format: "mapped-ram" }),
+  ]) {
+    const message = expect.stringContaining("never finished");
+    await expect(read()).rejects.toMatchObject({ code: "NOT_SEALED", message });
+  }
 }
 
 const whole = (image: string, offset = 0) => verify({ image, offset, workers: 1 });
@@ -67,6 +82,27 @@ describe("until the seal there is no image", () => {
     }
   });
 
+  test.each([
+    ["before the footer is written", 2],
+    ["before the magic is written", 3],
+  ])(
+    "in a file by its descriptor, killed %s: every reader says that it was never finished",
+    async (_, nth) => {
+      const header = Buffer.alloc(PAGE, "header of a manager ");
+      await writeFile(scratch.file("raw"), header);
+      const fd = fs.openSync(scratch.file("raw"), "r+");
+      const fault = withFault(
+        { thread: "main", call: "fdatasync", nth, when: "before", act: "kill" },
+        { fds: [fd] },
+      );
+      const { helper, peer } = await listening("fd:3", ["--format", "mapped-ram", "--offset", "4096"], fault);
+      await peer.play(tinyMigration());
+      expect(await helper.exit()).toBe("SIGKILL");
+      fs.closeSync(fd);
+      await expectUnfinished(scratch.file("raw"), PAGE);
+    },
+  );
+
   test("but an earlier one survives when nobody comes, or somebody only looks", async () => {
     await writeFile(scratch.file("raw"), await goodImage());
     const fd = fs.openSync(scratch.file("raw"), "r+");
@@ -107,6 +143,15 @@ describeWithLoopDevices("a block device", () => {
     await peer.play(tinyMigration(1, { devices: { big: Buffer.alloc(6 * MIB, 0x11) } }));
     expect(await helper.failure()).toMatchObject({ status: 5, code: "NO_SPACE" });
     await expectNoImage(device);
+  });
+
+  test("on which a save was killed: every reader says that it was never finished", async () => {
+    const device = loopDevice(scratch.file("disk"), 32 * MIB);
+    const fault = withFault({ thread: "worker", call: "write", nth: 1, when: "before", act: "kill" });
+    const { helper, peer } = await listening(device, ["--format", "mapped-ram"], fault);
+    await peer.play(tinyMigration());
+    expect(await helper.exit()).toBe("SIGKILL");
+    await expectUnfinished(device);
   });
 });
 
@@ -197,7 +242,7 @@ describe("channels that wait for each other", () => {
     ));
 
   test("all of them, and main never comes", () =>
-    expectEnd(["--connect-timeout", "1"], ({ peer }) => peer.play([first, second]), {
+    expectEnd(["--connect-timeout", "1"], ({ peer }) => peer.playWithoutEnd([first, second]), {
       ...{ status: 6, code: "CONNECT_TIMEOUT" },
       details: { main: false, channels: 2 },
     }));

@@ -1,9 +1,9 @@
 import { Buffer } from "node:buffer";
 import { once } from "node:events";
-import { type FileHandle, open, readFile } from "node:fs/promises";
+import { type FileHandle, open, readFile, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { MultifdError, restore, save, verify } from "../../src/index.ts";
+import { inspect, MultifdError, restore, type SaveOptions, save, verify } from "../../src/index.ts";
 import { FakePeer, tinyMigration } from "../support/fake-peer.ts";
 import { inspectMapped } from "../support/inspecting.ts";
 import { seededRandom } from "../support/random.ts";
@@ -45,9 +45,9 @@ let bytes: Buffer;
 let file: FileHandle;
 const image = (): string => scratch.file("vm.mr");
 
-beforeEach(async () => {
+async function savedTo(target: Pick<SaveOptions, "image" | "offset">): Promise<void> {
   await save({
-    image: image(),
+    ...target,
     format: "mapped-ram",
     listen: `unix:${scratch.file("s")}`,
     workers: 1,
@@ -57,6 +57,10 @@ beforeEach(async () => {
       }
     },
   });
+}
+
+beforeEach(async () => {
+  await savedTo({ image: image() });
   bytes = await readFile(image());
   file = await open(image(), "r+");
 });
@@ -114,6 +118,31 @@ async function areas(): Promise<Map<string, { offset: number; length: number }[]
   }
   return found;
 }
+
+describe("bytes behind the footer", () => {
+  test.each([1, 511, PAGE - 1, PAGE, 3 * PAGE + 7])(
+    "%i of them: no reader takes the file for sealed",
+    async (count) => {
+      await file.write(Buffer.alloc(count, 0xaa), 0, count, bytes.length);
+      for (const read of [verify, inspect]) {
+        expect(await failureOf(read({ image: image() }))).toMatchObject({ code: "IMAGE_DAMAGED" });
+      }
+      expect(await restored()).toMatchObject({ code: "IMAGE_DAMAGED", connections: 0 });
+    },
+  );
+
+  test("in a file that holds the image at an offset are its owner's, as long as the footer is found", async () => {
+    const target = scratch.file("container");
+    await writeFile(target, Buffer.alloc(PAGE, "header of a manager "));
+    const handle = await open(target, "r+");
+    await savedTo({ image: `fd:${handle.fd}`, offset: PAGE });
+    await handle.appendFile("trailer of a manager");
+    await handle.close();
+    expect(await verify({ image: target, offset: PAGE, workers: 1 })).toMatchObject({
+      checked: "checksums and structure",
+    });
+  });
+});
 
 describe("a changed byte of an image that was made from channels", () => {
   test.each(["stream", "bitmap", "map", "metadata", "checksums", "footer"])(

@@ -7,6 +7,7 @@ import { TARGETS } from "./codec-targets.ts";
 import { type Corpus, readCorpus } from "./corpus.ts";
 import { ImageTarget } from "./image-target.ts";
 import { mutate } from "./mutate.ts";
+import { PlaceTarget } from "./place-target.ts";
 
 const MIB = 2 ** 20;
 
@@ -18,6 +19,8 @@ export interface FuzzPlan {
   readonly flips: number;
   /** Image files changed with all checksums made to fit again. */
   readonly forgeries: number;
+  /** Hostile migrations, sent to the code that places them. */
+  readonly migrations: number;
 }
 
 export interface FuzzReport {
@@ -55,7 +58,8 @@ export async function fuzz(plan: FuzzPlan): Promise<FuzzReport> {
     count(kind, tryCodec(random, corpus, kind));
     slowestMs = Math.max(slowestMs, performance.now() - start);
   }
-  await fuzzImages(random, corpus, plan, count);
+  await inFolder((folder) => fuzzImages(folder, random, corpus, plan, count));
+  await inFolder((folder) => fuzzPlacing(folder, plan, count));
   return {
     seed: plan.seed,
     tried: Object.fromEntries(tried),
@@ -77,25 +81,43 @@ function tryCodec(random: Random, corpus: Corpus, kind: (typeof CODECS)[number])
   }
 }
 
+async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "mfd-fuzz-"));
+  try {
+    await work(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+type Count = (target: string, taken: boolean) => void;
+
 async function fuzzImages(
+  folder: string,
   random: Random,
   corpus: Corpus,
   plan: FuzzPlan,
-  count: (target: string, taken: boolean) => void,
+  count: Count,
 ): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "mfd-fuzz-"));
+  const images = corpus.image.map((bytes, n) => new ImageTarget(join(folder, `${n}.mfd`), bytes));
+  for (const image of images) await image.prepare();
+  const checksummed = images.filter((image) => image.checksummed);
+  for (let flip = 0; flip < plan.flips; flip++) {
+    await random.pick(checksummed).flip(random);
+    count("flipped image", false);
+  }
+  for (let forgery = 0; forgery < plan.forgeries; forgery++) {
+    count("forged image", await random.pick(images).forge(random));
+  }
+}
+
+async function fuzzPlacing(folder: string, plan: FuzzPlan, count: Count): Promise<void> {
+  const target = new PlaceTarget(folder);
+  await target.open();
   try {
-    const images = corpus.image.map((bytes, n) => new ImageTarget(join(folder, `${n}.mfd`), bytes));
-    for (const image of images) await image.prepare();
-    const checksummed = images.filter((image) => image.checksummed);
-    for (let flip = 0; flip < plan.flips; flip++) {
-      await random.pick(checksummed).flip(random);
-      count("flipped image", false);
-    }
-    for (let forgery = 0; forgery < plan.forgeries; forgery++) {
-      count("forged image", await random.pick(images).forge(random));
-    }
+    for (let n = 0; n < plan.migrations; n++)
+      count("placed migration", await target.try((plan.seed + n) >>> 0));
   } finally {
-    rmSync(folder, { recursive: true });
+    target.close();
   }
 }

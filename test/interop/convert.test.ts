@@ -4,12 +4,17 @@ import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { convert, diff, extract, inspect, verify } from "../../src/index.ts";
 import { waitMigration } from "../../src/vm/migration.ts";
+import { counterByMonitor, countingDisk } from "../support/counting-guest.ts";
 import { differingPages, FileLab, incoming, plainSettings } from "../support/file-lab.ts";
+import { useHelpers } from "../support/helper-process.ts";
+import { useOperatorVms } from "../support/operator-vm.ts";
 import { describeBothQemus } from "../support/qemus.ts";
 
 const MIB = 2 ** 20;
 /** A machine type that both QEMUs have. */
 const OLD = "pc-q35-7.2";
+const vms = useOperatorVms();
+const start = useHelpers();
 const XML = `<domain type='kvm'><name>web</name><memory unit='KiB'>32768</memory></domain>`;
 
 describeBothQemus("a saved VM of one kind becomes one of another", ({ seven, ten }) => {
@@ -44,12 +49,32 @@ describeBothQemus("a saved VM of one kind becomes one of another", ({ seven, ten
     });
   });
 
-  test("streams to streams of another number, by way of a copy that is gone; a live-saved guest too", async () => {
+  test("compressed streams to streams of another number, by way of a copy", async () => {
     const source = await lab.source(now);
     await lab.lab.save(source, { channels: 4, compression: "zlib" }, { image: lab.file("a.mfd") });
     await convert({ image: lab.file("a.mfd"), output: lab.file("b.mfd"), format: "stream", channels: 1 });
     const again = await lab.lab.restore(now, { channels: 1 }, lab.file("b.mfd"));
     expect(await differingPages(source, again)).toBe(0);
+  });
+
+  test.each([
+    ["7.2", seven],
+    ["10", ten],
+  ])("streams of a guest that ran while %s saved it: of each page the newest", async (_, binary) => {
+    await writeFile(vms.file("disk"), countingDisk({ lineEvery: 16 }));
+    const setup = { binary, ramBytes: 64 * MIB, disks: [{ path: vms.file("disk") }] };
+    const saved = await vms.start(setup);
+    await saved.serial.waitForLine(/^count 00000080$/);
+    const [image, output] = [vms.file("a.mfd"), vms.file("b.mfd")];
+    const live = ["--live", "--then", "pause"];
+    await start(["save", image, "--json", "--qmp", saved.monitorPath, ...live]).success();
+    const count = await counterByMonitor(saved.qmp);
+    await saved.process.quit();
+
+    await convert({ image, output, format: "stream", channels: 3 });
+    const restored = await vms.start({ ...setup, start: "incoming" });
+    await start(["restore", output, "--json", "--qmp", restored.monitorPath, "--paused"]).success();
+    expect(await counterByMonitor(restored.qmp)).toBe(count);
   });
 
   test("what exec:cat and a single channel leave, to mapped-ram; and to an image of libvirt", async () => {

@@ -2,11 +2,11 @@ import { expect, test } from "vitest";
 import { fuzz } from "../fuzz/run.ts";
 import { seededRandom } from "../support/random.ts";
 
-test("28,000 damaged inputs, 300 flipped bits and 600 forged images do no harm", async () => {
+test("28,000 damaged inputs, 300 flipped bits, 600 forged images and 150 hostile migrations do no harm", async () => {
   const { seed } = seededRandom();
-  const report = await fuzz({ seed, inputs: 28_000, flips: 300, forgeries: 600 });
+  const report = await fuzz({ seed, inputs: 28_000, flips: 300, forgeries: 600, migrations: 150 });
   const total = Object.values(report.tried).reduce((sum, { inputs }) => sum + inputs, 0);
-  expect(total).toBe(28_900);
+  expect(total).toBe(29_050);
   // Inputs that are all refused at their first bytes would prove nothing.
   const codecs = [
     "stream",
@@ -19,7 +19,7 @@ test("28,000 damaged inputs, 300 flipped bits and 600 forged images do no harm",
     "footer",
     "libvirt",
   ];
-  for (const kind of [...codecs, "forged image"]) {
+  for (const kind of [...codecs, "forged image", "placed migration"]) {
     expect(report.tried[kind]?.taken, `${kind}, seed ${seed}`).toBeGreaterThan(10);
   }
   expect(report.slowestMs, `seed ${seed}`).toBeLessThan(2000);

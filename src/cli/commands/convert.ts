@@ -4,25 +4,20 @@ import { MultifdError } from "../../errors.ts";
 import type { CompletedEvent, ConvertOptions } from "../../index.ts";
 import { MAX_CHANNELS, parseChannels } from "../expect.ts";
 import { formatBytes, formatDuration, formatRate } from "../format.ts";
-import { collectMeta, type Pair } from "../meta.ts";
-import { addRunOptions, type RunFlags, repeatable, runOptions, valued } from "../options.ts";
+import { addNewImageOptions, type NewImageFlags, newImageOptions } from "../new-image-options.ts";
+import { addRunOptions, type RunFlags, runOptions, valued } from "../options.ts";
 import type { Output } from "../output.ts";
 import { runSession, type Session } from "../session.ts";
-import { errnoOf, parseChoice, parsePair, parsePositiveSize, parseSize, usage } from "../values.ts";
+import { errnoOf, parseChoice, parseSize, usage } from "../values.ts";
 
-interface ConvertFlags extends RunFlags {
+interface ConvertFlags extends RunFlags, NewImageFlags {
   readonly format?: ConvertOptions["format"];
   readonly channels?: number;
   readonly xml?: string;
   readonly running?: true;
   readonly paused?: true;
-  readonly checksum?: "crc32" | "none";
   readonly outputOffset?: number;
   readonly scratch?: string;
-  readonly expectBytes?: number;
-  readonly meta?: readonly Pair[];
-  readonly metaFile?: readonly Pair[];
-  readonly replace?: true;
   readonly force?: true;
 }
 
@@ -58,20 +53,12 @@ export function addConvertCommand(program: Command, output: Output): void {
     .option("--xml <path>", "the domain's XML, for libvirt (default: the source's, if libvirt ran it)")
     .option("--running", "for libvirt: the domain runs when it is restored (default: if it did)")
     .option("--paused", "for libvirt: it does not")
-    .addOption(
-      valued(
-        "--checksum <method>",
-        "crc32 or none (default: crc32)",
-        parseChoice(["crc32", "none"] as const),
-      ),
-    )
     .addOption(valued("--output-offset <bytes>", "as --offset, of the output (default: 0)", parseSize))
-    .option("--scratch <dir>", "where a copy may lie for a while (default: the output's directory)")
-    .addOption(valued("--expect-bytes <bytes>", "refuse at once where there is less room", parsePositiveSize))
-    .addOption(repeatable("--meta <key=value>", "text to keep in the image (repeatable)", parsePair))
-    .addOption(repeatable("--meta-file <key=path>", "file to keep in the image (repeatable)", parsePair))
-    .option("--replace", "give up an earlier output first: less disk is needed, and a failure leaves none")
-    .option("--force", "go on where room, the VM or the stream's end are not as they should be");
+    .option("--scratch <dir>", "where a copy may lie for a while (default: the output's directory)");
+  addNewImageOptions(command).option(
+    "--force",
+    "go on where room, the VM or the stream's end are not as they should be",
+  );
   addRunOptions(command)
     .argument("<output>", "path of the new image, or fd:N for an inherited descriptor")
     .addHelpText("after", EXAMPLE)
@@ -90,16 +77,14 @@ async function convertOptions(
   flags: ConvertFlags,
   session: Session,
 ): Promise<ConvertOptions> {
-  const { format, channels, xml, running, paused, checksum, outputOffset, scratch } = flags;
-  const { expectBytes, replace, force } = flags;
+  const { format, channels, xml, running, paused, outputOffset, scratch, force } = flags;
   if (running && paused) throw usage("--running and --paused contradict each other");
   return {
     ...runOptions(image, flags, session),
-    ...{ output, format: format as ConvertOptions["format"], channels, checksum, outputOffset, scratch },
-    ...{ expectBytes, replace, force },
+    ...(await newImageOptions(flags)),
+    ...{ output, format: format as ConvertOptions["format"], channels, outputOffset, scratch, force },
     xml: xml === undefined ? undefined : await readXml(xml),
     running: running ?? (paused ? false : undefined),
-    meta: await collectMeta(flags.meta, flags.metaFile),
   };
 }
 

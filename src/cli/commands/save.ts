@@ -3,7 +3,7 @@ import type { CompletedEvent } from "../../control/events.ts";
 import type { VmTarget } from "../../vm/target.ts";
 import { formatDuration, formatMoved, formatRate } from "../format.ts";
 import { Hold } from "../hold.ts";
-import { addNewImageOptions, type NewImageFlags, newImageOptions } from "../new-image-options.ts";
+import { addSavedImageOptions, type SavedImageFlags, savedImageOptions } from "../new-image-options.ts";
 import { addTransferOptions, repeatable, type TransferFlags, transferOptions } from "../options.ts";
 import type { Output } from "../output.ts";
 import {
@@ -17,7 +17,7 @@ import {
 import { runSession, type Session } from "../session.ts";
 import { parseInteger, usage } from "../values.ts";
 
-interface SaveFlags extends TransferFlags, NewImageFlags, QemuSaveFlags {
+interface SaveFlags extends TransferFlags, SavedImageFlags, QemuSaveFlags {
   readonly listen?: string;
   readonly allowRemote?: true;
   readonly allowUid?: readonly number[];
@@ -50,7 +50,7 @@ export function addSaveCommand(program: Command, output: Output): void {
     .addOption(repeatable("--allow-uid <uid>", "let this user's QEMU connect, too (repeatable)", parseUid))
     .option("--discard-backlog", "close what waits on fd:N already: a migration that failed left it")
     .option("--hold", "seal only after the line commit on stdin; abort or end of input discards");
-  addNewImageOptions(command, "any complete set; with --qmp: 4");
+  addSavedImageOptions(command, "any complete set; with --qmp: 4");
   addQemuSaveOptions(command);
   addTransferOptions(command)
     .addHelpText("after", EXAMPLE)
@@ -93,7 +93,7 @@ async function runVmSave(
   const { saveVm } = await import("../../vm/save/save-vm.ts");
   return await saveVm({
     ...transferOptions(image, flags, session),
-    ...(await newImageOptions(flags)),
+    ...(await savedImageOptions(flags)),
     ...qemuSaveOptions(flags),
     vm,
   });
@@ -107,7 +107,7 @@ async function runSave(image: string, flags: SaveFlags, session: Session): Promi
     const { save } = await import("../../control/save.ts");
     return await save({
       ...transferOptions(image, flags, session),
-      ...(await newImageOptions(flags)),
+      ...(await savedImageOptions(flags)),
       listen: flags.listen as string,
       allowRemote: flags.allowRemote,
       allowUids: flags.allowUid,

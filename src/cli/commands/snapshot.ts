@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import type { CompletedEvent } from "../../control/events.ts";
 import type { VmTarget } from "../../vm/target.ts";
 import { formatBytes, formatDuration } from "../format.ts";
-import { addNewImageOptions, type NewImageFlags, newImageOptions } from "../new-image-options.ts";
+import { addSavedImageOptions, type SavedImageFlags, savedImageOptions } from "../new-image-options.ts";
 import { addTransferOptions, type TransferFlags, transferOptions } from "../options.ts";
 import type { Output } from "../output.ts";
 import {
@@ -16,7 +16,7 @@ import {
 import { runSession, type Session } from "../session.ts";
 import { usage } from "../values.ts";
 
-interface SnapshotFlags extends TransferFlags, NewImageFlags, VmFlags, MigrationFlags {
+interface SnapshotFlags extends TransferFlags, SavedImageFlags, VmFlags, MigrationFlags {
   readonly disks?: true;
   readonly memoryOnly?: true;
   readonly name?: string;
@@ -35,7 +35,7 @@ export function addSnapshotCommand(program: Command, output: Output): void {
   const command = program
     .command("snapshot")
     .description("Saves a VM into an image while it goes on to run, with its disks at the same moment.");
-  addNewImageOptions(command, "with --live, or of a paused VM: 4");
+  addSavedImageOptions(command, "with --live, or of a paused VM: 4");
   addVmOptions(command)
     .option("--disks", "put a qcow2 overlay over each disk that the VM writes, so that it stays as it is")
     .option("--memory-only", "leave the disks out: they are somebody else's to keep")
@@ -61,7 +61,7 @@ async function runSnapshot(
   const { snapshotVm } = await import("../../vm/snapshot/snapshot-vm.ts");
   return await snapshotVm({
     ...transferOptions(image, flags, session),
-    ...(await newImageOptions(flags)),
+    ...(await savedImageOptions(flags)),
     ...migrationOptions(flags),
     ...{ vm, disks, memoryOnly, name },
   });

@@ -7,7 +7,7 @@ import { type RamMemory, RamTables, reserveRamMemory } from "../../pool/placing/
 import { newRegionBits } from "../../pool/placing/regions.ts";
 import { PLACE, type WorkerCode } from "../../pool/run-pool.ts";
 import type { ImageFacts } from "../events.ts";
-import { clearAbsent } from "../mapped-ram/absent.ts";
+import { punchAbsent } from "../mapped-ram/absent.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "../save-format.ts";
 import type { Streams } from "../streams.ts";
 
@@ -47,7 +47,7 @@ export class BlockFormat implements SaveFormat {
     const ram = new RamTables(this.#ram);
     const number = ram.numberOf(this.#name) as number;
     const { usedLength: bytes } = ram.blocks[number] as MappedBlock;
-    await clearAbsent(target.fd, ram, number);
+    await punchAbsent(target.fd, ram, number, "write");
     shrink(target.fd, target.base + bytes);
     await flush(target.fd);
     const metadata = this.#parts.describe(streams, evidence);

@@ -17,7 +17,7 @@ import { StreamFormat } from "../stream-format.ts";
 import { teller } from "../telling.ts";
 import { checkConvertOptions } from "../validate.ts";
 import { DOMAIN_XML, LibvirtFormat } from "./libvirt-format.ts";
-import { type SavedSource, withSource } from "./source.ts";
+import { decisionOf, type SavedSource, withSource } from "./source.ts";
 import { type Intake, transfer } from "./transfer.ts";
 
 export interface ConvertOptions
@@ -87,19 +87,17 @@ function channelsFor(source: SavedSource, { format, channels }: ConvertOptions):
 
 function saveOptions(
   options: ConvertOptions,
-  { metadata }: SavedSource,
+  source: SavedSource,
   channels: number,
   { listen, signal, onEvent }: Intake,
 ): SaveOptions {
   const { output, outputOffset, format, checksum, expectBytes, force, replace, directIo, workers, log } =
     options;
-  // Who sealed the source has decided already; what has no seal must prove itself, unless --force says otherwise.
-  const decided = metadata !== null || force === true;
   return {
     ...{ image: output, offset: outputOffset, listen, signal, onEvent, channels, checksum },
     ...{ expectBytes, force, replace, directIo, workers, log },
     format: format === "mapped-ram" ? format : "stream",
-    ...(decided ? { confirm: () => Promise.resolve("commit" as const) } : {}),
+    ...decisionOf(source, force),
   };
 }
 

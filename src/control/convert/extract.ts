@@ -5,7 +5,7 @@ import { runSave } from "../save-run.ts";
 import { teller } from "../telling.ts";
 import { checkExtractOptions } from "../validate.ts";
 import { BlockFormat } from "./block-format.ts";
-import { withSource } from "./source.ts";
+import { decisionOf, withSource } from "./source.ts";
 import { transfer } from "./transfer.ts";
 
 export interface ExtractOptions extends RunOptions, Pick<SaveOptions, "force" | "expectBytes"> {
@@ -25,13 +25,12 @@ export async function extract(options: ExtractOptions): Promise<CompletedEvent> 
   const { output, block, force, expectBytes, directIo, workers, log } = options;
   const completed = await withSource(options, async (source) => {
     const plan = await source.plan(source.channels ?? DEFAULT_CHANNELS, true);
-    const decided = source.metadata !== null || force === true;
     return await transfer(options, plan, (intake) =>
       runSave(
         {
           ...{ ...intake, image: output, channels: plan.channels.length - 1, checksum: "none" },
           ...{ force, expectBytes, directIo, workers, log },
-          ...(decided ? { confirm: () => Promise.resolve("commit" as const) } : {}),
+          ...decisionOf(source, force),
         },
         { makeFormat: (parts) => new BlockFormat(parts, block) },
       ),

@@ -14,7 +14,7 @@ import { planMapped } from "../mapped-ram/outgoing.ts";
 import { openFileOf } from "../mapped-ram/report.ts";
 import { checkBeforehand } from "../mapped-ram/verify.ts";
 import { readSealed, withFile } from "../opened-image.ts";
-import type { RunOptions } from "../options.ts";
+import type { RunOptions, SaveOptions } from "../options.ts";
 import type { OutgoingPlan } from "../outgoing.ts";
 import { planStreams } from "../stored-streams.ts";
 
@@ -32,6 +32,17 @@ export interface SavedSource {
    * @param zeroedRam the other side has zeros where nothing comes
    */
   plan(channels: number, zeroedRam: boolean): Promise<OutgoingPlan>;
+}
+
+/**
+ * How a save of what the source sends decides whether it is whole: who sealed the source has decided already; what has no seal must
+ * prove itself, unless the caller takes it as it is.
+ */
+export function decisionOf(
+  { metadata }: SavedSource,
+  force: boolean | undefined,
+): Pick<SaveOptions, "confirm"> {
+  return metadata !== null || force === true ? { confirm: () => Promise.resolve("commit") } : {};
 }
 
 /**

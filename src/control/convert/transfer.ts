@@ -1,12 +1,20 @@
-import { rm } from "node:fs/promises";
+import fs from "node:fs";
 import path from "node:path";
-import { MultifdError } from "../../errors.ts";
+import { type ErrorCode, MultifdError } from "../../errors.ts";
+import { damaged } from "../../formats/image/damage.ts";
 import { privateDirectory } from "../../io/private-directory.ts";
 import type { RunEvent } from "../events.ts";
 import { feedPlan } from "../feed-run.ts";
 import type { RunOptions } from "../options.ts";
 import type { OutgoingPlan } from "../outgoing.ts";
 import { teller } from "../telling.ts";
+
+const OF_THE_STREAM: ReadonlySet<ErrorCode> = new Set([
+  "PROTOCOL",
+  "TLS_PEER",
+  "CHANNEL_SET",
+  "STREAM_INCOMPLETE",
+]);
 
 /** The side that takes the channels in. */
 export interface Intake {
@@ -22,7 +30,7 @@ export interface Intake {
  * Moves a migration from one place to another within this process: what a restore would send to QEMU goes over a socket
  * of our own to what a save would take from one. So all that holds for both holds here, too. Tells progress of the sending
  * side, which knows how much there is.
- * @throws MultifdError the reason of the side that failed first
+ * @throws MultifdError the reason of the side that failed first; IMAGE_DAMAGED where that is what was sent
  */
 export async function transfer<T>(
   options: Pick<RunOptions, "image" | "workers" | "signal" | "onEvent" | "log">,
@@ -37,12 +45,18 @@ export async function transfer<T>(
     failing.abort(error);
     throw error;
   };
+  const removeDirectory = (): void => fs.rmSync(directory, { recursive: true, force: true });
+  // Nobody needs the socket's name any more then, and a SIGKILL leaves nothing behind.
+  const whenConnected = countdown(plan.channels.length, removeDirectory);
   let feeding: Promise<unknown> = Promise.resolve();
   const feed = (connect: string): Promise<unknown> =>
     feedPlan(
       {
         ...{ connect, signal, workers: options.workers, log: options.log },
-        onEvent: (event) => event.event === "progress" && tell(event),
+        onEvent: (event) => {
+          if (event.event === "channel") whenConnected();
+          if (event.event === "progress") tell(event);
+        },
       },
       plan,
     ).catch((error: unknown) => (isConsequence(error) ? Promise.reject(error) : failed(error)));
@@ -61,15 +75,31 @@ export async function transfer<T>(
     if (taken.status === "fulfilled") return taken.value;
     // A sender that gives up ends main first, which looks like a migration that was cut.
     const cut = codeOf(taken.reason) === "STREAM_INCOMPLETE";
-    throw cut && fed.status === "rejected" && !isConsequence(fed.reason) ? fed.reason : taken.reason;
+    if (cut && fed.status === "rejected" && !isConsequence(fed.reason)) throw fed.reason;
+    throw asDamage(taken.reason);
   } finally {
-    await rm(directory, { recursive: true, force: true });
+    removeDirectory();
   }
+}
+
+/** To be called so many times; the last call does the work. */
+function countdown(times: number, work: () => void): () => void {
+  let left = times;
+  return () => {
+    left--;
+    if (left === 0) work();
+  };
 }
 
 /** The other side went away: it says why. */
 function isConsequence(error: unknown): boolean {
   return codeOf(error) === "DESTINATION_CLOSED" || codeOf(error) === "CONNECT_FAILED";
+}
+
+/** What is wrong with a stream that lies in a file is damage, not a peer's fault. */
+function asDamage(error: unknown): unknown {
+  if (!(error instanceof MultifdError) || !OF_THE_STREAM.has(error.code)) return error;
+  return damaged("its streams", error.message, error.details, error);
 }
 
 function codeOf(error: unknown): string | null {

@@ -6,6 +6,7 @@ import { MAPPED_RAM } from "../../formats/migration/configuration.ts";
 import { MainWalker } from "../../formats/migration/main-stream.ts";
 import type { Source } from "../../io/source.ts";
 import { readFooter } from "../mapped-ram/open.ts";
+import { refuseUnfinished } from "../mapped-ram/unfinished.ts";
 
 /** Kinds of files; "stream" stands for our own format, and for what is none of them. */
 export type FileKind = "stream" | "mapped-ram" | "qemu-stream" | "libvirt";
@@ -27,10 +28,12 @@ export function kindOf(head: Uint8Array): FileKind {
 /**
  * Says the same of an open file. One that ends with a footer of ours is a mapped-ram image, and a damaged one if it does not
  * begin like that.
+ * @throws MultifdError NOT_SEALED for one that was never finished
  */
 export async function kindOfFile(source: Source, head: Uint8Array): Promise<FileKind> {
   const kind = kindOf(head);
   if (kind === "libvirt" || kind === "mapped-ram" || magicOf(head) === IMAGE_MAGIC) return kind;
+  if (kind === "stream") await refuseUnfinished(source, head);
   return (await hasFooter(source)) ? "mapped-ram" : kind;
 }
 

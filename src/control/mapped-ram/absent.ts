@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
 import { hasCode, ioError, writeAt } from "../../io/file-io.ts";
 import { punchHole } from "../../io/libc.ts";
@@ -5,19 +6,42 @@ import { alignedBuffer } from "../../io/slab-arena.ts";
 import type { RamTables } from "../../pool/placing/ram-tables.ts";
 
 const PIECE = 1024 * 1024;
+/** So many take a few milliseconds: a signal is heard. */
+const RUNS_A_TURN = 1024;
 
-/** Makes sure that absent pages of a block read as zeros, in a file that was empty: some were written in an earlier epoch. */
-export async function clearAbsent(fd: number, ram: RamTables, number: number): Promise<void> {
+/**
+ * Makes holes of a block's pages that are not present, but have room in the file: it was reserved, or they were written in an
+ * earlier epoch.
+ * @param otherwise what to do where the file system makes no holes: leave what is there, or write zeros, for a file in which
+ *   absent pages must read as zeros
+ * @throws MultifdError IO, NO_SPACE
+ */
+export async function punchAbsent(
+  fd: number,
+  ram: RamTables,
+  number: number,
+  otherwise: "leave" | "write",
+): Promise<void> {
   const { usedLength, pageSize, pagesOffset } = ram.blocks[number] as MappedBlock;
+  let runs = 0;
   for (const { first, count } of idleRuns(ram.roomy(number), ram.bitmap(number), usedLength / pageSize)) {
-    const offset = pagesOffset + first * pageSize;
-    try {
-      punchHole(fd, offset, count * pageSize);
-    } catch (error) {
-      if (!hasCode(error, "EOPNOTSUPP", "ENOSYS", "ENOTSUP"))
-        throw ioError(error, "clearing zero pages", offset);
-      await writeZeros(fd, offset, count * pageSize);
+    const [offset, length] = [pagesOffset + first * pageSize, count * pageSize];
+    if (!punched(fd, offset, length)) {
+      if (otherwise === "leave") return;
+      await writeZeros(fd, offset, length);
     }
+    if (++runs % RUNS_A_TURN === 0) await nextTurn();
+  }
+}
+
+/** False where the file system cannot. */
+function punched(fd: number, offset: number, length: number): boolean {
+  try {
+    punchHole(fd, offset, length);
+    return true;
+  } catch (error) {
+    if (hasCode(error, "EOPNOTSUPP", "ENOSYS", "ENOTSUP")) return false;
+    throw ioError(error, "making holes of zero pages", offset);
   }
 }
 

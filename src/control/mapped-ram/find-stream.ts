@@ -1,4 +1,6 @@
 import { MultifdError } from "../../errors.ts";
+import { magicOf } from "../../formats/image/state-page.ts";
+import { MAGIC as IMAGE_MAGIC } from "../../formats/image/superblock.ts";
 import { decodeLibvirtData } from "../../formats/libvirt/data-area.ts";
 import { domainUuid } from "../../formats/libvirt/domain-xml.ts";
 import {
@@ -10,6 +12,7 @@ import {
 import { isQemuStream } from "../../formats/mapped-ram/stream.ts";
 import { readSpan } from "../../io/file-io.ts";
 import type { Source } from "../../io/source.ts";
+import { refuseUnfinished } from "./unfinished.ts";
 
 /** Where QEMU's stream begins in a file. */
 export interface StreamPlace {
@@ -24,19 +27,23 @@ export interface StreamPlace {
  * @param head what stands at source.base
  * @param offset as it was given, before it was rounded up to source.base
  * @returns null where neither stands there
- * @throws MultifdError NOT_SEALED, UNSUPPORTED_VERSION, IMAGE_DAMAGED, NOT_AN_IMAGE (another format of libvirt's)
+ * @throws MultifdError NOT_SEALED (never finished), UNSUPPORTED_VERSION, IMAGE_DAMAGED, NOT_AN_IMAGE (another format of libvirt's)
  */
 export async function findStream(
-  { fd, base, available }: Source,
+  source: Source,
   head: Uint8Array,
   offset: number,
 ): Promise<StreamPlace | null> {
+  const { fd, base, available } = source;
   if (isQemuStream(head)) return { base, uuid: null };
   const end = base + available;
   const start =
     offset === base ? head : await readSpan(fd, offset, Math.min(HEADER_BYTES, Math.max(0, end - offset)));
   if (isQemuStream(start)) return { base: offset, uuid: null };
-  if (!isLibvirtImage(start)) return null;
+  if (!isLibvirtImage(start)) {
+    if (magicOf(head) !== IMAGE_MAGIC) await refuseUnfinished(source, head);
+    return null;
+  }
   const header = decodeLibvirtHeader(start, end - offset);
   requireComplete(header);
   if (header.format !== "sparse") throw notSparse(header.format);

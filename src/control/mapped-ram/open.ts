@@ -1,3 +1,4 @@
+import fs from "node:fs";
 import { crc32 } from "node:zlib";
 import { damaged } from "../../formats/image/damage.ts";
 import {
@@ -47,7 +48,7 @@ export async function openMapped(file: OpenFile, base: number): Promise<MappedIm
   // What is no mapped-ram file at all, or is cut, is told as such.
   if (footer === null) await walkStream(file.fd, base, file.bytes);
   const seal = sealOf(footer);
-  checkSeal(seal, base, footerOffset(file.bytes) + FOOTER_BYTES);
+  checkSeal(seal, base, imageEnd(file, base));
   const { map, metadata } = seal;
   const trailer = openTrailer(
     seal,
@@ -62,6 +63,15 @@ export async function openMapped(file: OpenFile, base: number): Promise<MappedIm
   const stream = await walkStream(file.fd, base, seal.streamEnd);
   checkAgreement(trailer, stream);
   return { footer: footer as Footer, trailer, stream };
+}
+
+/**
+ * Where an image must end: a file that is nothing else ends there. A device goes on as far as it has bytes, and a file that
+ * holds an image at an offset belongs to somebody who may put something behind it.
+ */
+function imageEnd({ fd, bytes }: OpenFile, base: number): number {
+  const alone = base === 0 && fs.fstatSync(fd).isFile();
+  return alone ? bytes : footerOffset(bytes) + FOOTER_BYTES;
 }
 
 /** The checksums' own checksum: piece by piece, for there are 64 MiB of them for each TiB of RAM. */

@@ -41,7 +41,8 @@ export async function planMapped(
   const { stream, sumsOffset, seal } = contents;
   const { channels = DEFAULT_CHANNELS, zeroedRam = false, uuid = contents.uuid } = options;
   const { fd } = source;
-  const mode = seal?.metadata.barrierMode ?? barrierModeOf(stream.machine);
+  const said = seal?.metadata;
+  const mode = said?.barrierMode ?? barrierModeOf(stream.machine, said?.qemuVersion ?? null);
   const ring = pagesPlan(channels);
   const steps = await checkedSteps(fd, synthesiseMain(stream, channels === 0 ? null : mode));
   const tally = channels === 0 ? { packets: 0, pages: 0 } : await countPackets(fd, stream.blocks, ring);

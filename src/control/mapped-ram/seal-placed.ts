@@ -9,19 +9,18 @@ import { type RamMapTable, sumsBytes } from "../../formats/mapped-ram/map.ts";
 import { type MappedBlock, RANGE_BYTES } from "../../formats/mapped-ram/model.ts";
 import { PresentPages } from "../../formats/mapped-ram/ranges.ts";
 import { buildTrailer } from "../../formats/mapped-ram/trailer.ts";
-import { hasCode, ioError, writeAligned } from "../../io/file-io.ts";
+import { writeAligned } from "../../io/file-io.ts";
 import { flush, shrink } from "../../io/image-target/durability.ts";
 import type { Target } from "../../io/image-target/target.ts";
-import { dropCached, punchHole } from "../../io/libc.ts";
+import { dropCached } from "../../io/libc.ts";
 import type { PlacedMain } from "../../pool/messages.ts";
 import type { RamTables } from "../../pool/placing/ram-tables.ts";
 import type { ImageIdentity } from "../save-format.ts";
-import { idleRuns, isPresent } from "./absent.ts";
+import { isPresent, punchAbsent } from "./absent.ts";
 
 const PIECE = 1024 * 1024;
 /** Pages dealt with in one go: a few milliseconds, so that a signal is heard. */
 const PAGES_A_TURN = 256 * 1024;
-const HOLES_A_TURN = 1024;
 const MAGIC_BYTES = 4;
 
 /** Marks what was at the target as no image: neither QEMU nor any reader takes it for one from here on. */
@@ -57,7 +56,9 @@ export async function sealPlaced(
     blocks: ram.blocks.map((block, n) => ({ ...block, presentPages: countPresent(ram, block, n) })),
   };
   const sums = await rangeSums(ram, map);
-  if (target.sparse) await punchAbsent(fd, ram);
+  if (target.sparse) {
+    for (const number of ram.blocks.keys()) await punchAbsent(fd, ram, number, "leave");
+  }
   const { crc, firstPage } = await writeHeads(fd, layout.heads, ram, base);
   const stream = {
     base,
@@ -106,24 +107,6 @@ async function rangeSums(ram: RamTables, map: RamMapTable): Promise<Uint8Array> 
     }
   }
   return sums;
-}
-
-/** Gives back what was reserved, or written in an earlier epoch, for pages that are zero now. */
-async function punchAbsent(fd: number, ram: RamTables): Promise<void> {
-  let holes = 0;
-  for (const [number, { usedLength, pageSize, pagesOffset }] of ram.blocks.entries()) {
-    for (const { first, count } of idleRuns(ram.roomy(number), ram.bitmap(number), usedLength / pageSize)) {
-      const offset = pagesOffset + first * pageSize;
-      try {
-        punchHole(fd, offset, count * pageSize);
-      } catch (error) {
-        // A file system that cannot punch holes keeps what it has; nothing else depends on it.
-        if (hasCode(error, "EOPNOTSUPP", "ENOSYS", "ENOTSUP")) return;
-        throw ioError(error, "giving back unused space", offset);
-      }
-      if (++holes % HOLES_A_TURN === 0) await nextTurn();
-    }
-  }
 }
 
 /**

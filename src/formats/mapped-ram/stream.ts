@@ -1,7 +1,12 @@
 import { MultifdError } from "../../errors.ts";
 import { damaged } from "../image/damage.ts";
 import { ByteInput, ResumableParser, type Steps } from "../migration/byte-input.ts";
-import { MAPPED_RAM, walkConfiguration } from "../migration/configuration.ts";
+import {
+  MAPPED_RAM,
+  SECTION_CONFIGURATION,
+  STREAM_VERSION,
+  walkConfiguration,
+} from "../migration/configuration.ts";
 import { MainFacts } from "../migration/main-facts.ts";
 import { walkSections } from "../migration/sections.ts";
 import { TailFinder } from "../migration/tail-finder.ts";
@@ -12,6 +17,17 @@ import { RamMap } from "./ram-map.ts";
 /** Whether a file that begins with these bytes holds a migration stream of QEMU as it came. */
 export function isQemuStream(head: Uint8Array): boolean {
   return head.length >= 4 && new DataView(head.buffer, head.byteOffset).getUint32(0) === MAIN_MAGIC;
+}
+
+/** Whether these bytes are those of a stream of which only the magic was not written. */
+export function lacksMagic(head: Uint8Array): boolean {
+  if (head.length < 9) return false;
+  const view = new DataView(head.buffer, head.byteOffset);
+  return (
+    view.getUint32(0) === 0 &&
+    view.getUint32(4) === STREAM_VERSION &&
+    view.getUint8(8) === SECTION_CONFIGURATION
+  );
 }
 
 /**

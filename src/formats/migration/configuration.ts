@@ -3,8 +3,8 @@ import type { MainFacts } from "./main-facts.ts";
 import { hexWord, MAIN_MAGIC, protocolError, uuidText } from "./wire.ts";
 
 // QEMU 7.2.22 and 10.0.2: vmstate_configuration and its subsections in migration/savevm.c.
-const STREAM_VERSION = 3;
-const SECTION_CONFIGURATION = 0x07;
+export const STREAM_VERSION = 3;
+export const SECTION_CONFIGURATION = 0x07;
 const SUBSECTION = 0x05;
 const SUBSECTION_VERSION = 1;
 /** QEMU's machine names have some 20 characters. */

@@ -78,8 +78,22 @@ test.each([
   ["virt-9.2", "modern"],
   ["pc-q35-10.0", "modern"],
   ["microvm", "modern"],
+  ["pc-q35-rhel8.6.0", "modern"],
 ])("the machine type %s has %s barriers", (machine, mode) => {
-  expect(barrierModeOf(machine)).toBe(mode);
+  expect(barrierModeOf(machine, null)).toBe(mode);
+});
+
+test.each([
+  ["pc-q35-rhel8.6.0", "6.2.0", "legacy"],
+  ["pc-q35-jammy", "8.0.5", "legacy"],
+  ["pc-q35-rhel8.6.0", "8.1.0", "modern"],
+  ["pc-q35-rhel9.6.0", "9.1.0", "modern"],
+  ["pc-q35-rhel8.6.0", "a build of somebody's", "modern"],
+  // What the name says holds for every QEMU.
+  ["pc-q35-7.2", "10.0.2", "legacy"],
+  ["pc-q35-8.1", "8.0.0", "modern"],
+])("the machine type %s of a QEMU %s has %s barriers", (machine, version, mode) => {
+  expect(barrierModeOf(machine, version)).toBe(mode);
 });
 
 test("pages beyond 4 GiB have their address", () => {
