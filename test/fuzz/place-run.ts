@@ -72,7 +72,8 @@ export async function placeAll(
   };
   const placing = pairs.map(async ({ ours }, connection) => {
     try {
-      return await placeChannel(makeTask(connection, ours.workerFd, control), write);
+      const disk = { write, cachesShortRuns: false };
+      return await placeChannel(makeTask(connection, ours.workerFd, control), disk);
     } catch (error) {
       giveUp();
       throw error;
