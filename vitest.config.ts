@@ -6,38 +6,54 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
  * file that begins last leaves one core idle to the end.
  */
 const SLOWEST = [
+  "faults/crash-points",
   "interop/save-vm",
   "faults/save-qemu",
   "faults/restore-destinations",
-  "faults/restore-giving-up",
-  "faults/vm-restore",
   "interop/footprint",
-  "interop/slow-disk",
-  "interop/round-trip",
-  "faults/hostile-floods",
-  "faults/vm-save",
-  "faults/save-channels",
   "faults/bad-disk",
+  "interop/snapshot",
+  "faults/hostile-peers",
+  "faults/vm-save",
+  "faults/managed-kill-points",
+  "faults/place-refusals",
+  "faults/restore-giving-up",
+  "faults/hostile-sizes",
+  "interop/running-guests",
+  "interop/snapshot-faults",
+  "interop/managed",
+  "faults/vm-restore",
+  "faults/save-channels",
   "faults/save-full-disk",
-  "faults/save-truncated",
+  "faults/place-targets",
   "interop/engine-file",
-  "interop/convert",
-  "interop/restore-mapped",
+  "interop/slow-disk",
   "interop/live-guest",
-  "interop/save-mapped",
-  "faults/damage",
-  "faults/crash-points",
+  "interop/round-trip",
+  "faults/save-truncated",
   "faults/hostile-files",
-  "faults/save-output",
-  "faults/save-target",
+  "faults/convert-kill-points",
+  "interop/save-mapped",
   "faults/every-code",
+  "interop/restore-mapped",
   "interop/virsh",
+  "faults/vm-flows",
+  "faults/convert",
+  "faults/save-access",
+  "faults/signal-phases",
+  "interop/convert",
 ];
 
-/** The slowest first; all others as vitest has them. */
+/** Small files that change nothing which others see, so that they can share a process. */
+const UNIT = "dist/test/unit/**/*.test.js";
+/** Of these the ones that mock modules: a mock outlasts its file. */
+const MOCKING = "dist/test/unit/cli/library-calls.test.js";
+
+/** The slowest first; the small ones, which share a process, last and together; all others as vitest has them. */
 class SlowestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const rank = ({ moduleId }: TestSpecification): number => {
+    const rank = ({ moduleId, project }: TestSpecification): number => {
+      if (project.name === "unit") return SLOWEST.length + 1;
       const place = SLOWEST.findIndex((name) => moduleId.endsWith(`/test/${name}.test.js`));
       return place < 0 ? SLOWEST.length : place;
     };
@@ -49,13 +65,22 @@ class SlowestFirst extends BaseSequencer {
 // worker threads included (Node 20 cannot load TypeScript in a worker).
 export default defineConfig({
   test: {
-    include: ["dist/test/**/*.test.js"],
-    exclude: ["node_modules/**"],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: "forks",
     // Real QEMUs and O_DIRECT writers share two cores and one disk: more files at once only add noise.
     maxWorkers: 2,
     sequence: { sequencer: SlowestFirst },
+    projects: [
+      {
+        extends: true,
+        test: { name: "apart", include: ["dist/test/{faults,interop,property}/**/*.test.js", MOCKING] },
+      },
+      {
+        // To start a process for each and to load the same modules in it takes longer than most of them run.
+        extends: true,
+        test: { name: "unit", include: [UNIT], exclude: [MOCKING], isolate: false },
+      },
+    ],
   },
 });

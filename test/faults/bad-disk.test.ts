@@ -2,15 +2,13 @@ import fs from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { inspect, restore, verify } from "../../src/index.ts";
-import { useCli } from "../support/cli-run.ts";
 import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
 import { type FaultSpec, withFault } from "../support/fault-spec.ts";
 import { describeWithLoopDevices, useMounts } from "../support/mounts.ts";
-import { goodImage, useSaves } from "../support/save-under-test.ts";
+import { goodImage, savedBefore, useSaves } from "../support/save-under-test.ts";
 
 const MIB = 2 ** 20;
 const { scratch, start, listening } = useSaves();
-const cli = useCli();
 const FAILED = { status: 5, code: "IO" };
 
 type Place = Pick<FaultSpec, "thread" | "call" | "nth">;
@@ -75,14 +73,11 @@ describe("an I/O error", () => {
     { thread: "worker", call: "read", nth: 1 },
     { thread: "worker", call: "read", nth: 3 },
   ] as const)("while an image is read ends verify: %j", async (place) => {
-    const { helper, peer } = await listening(scratch.file("vm.mfd"));
-    await peer.play(largeMigration(2, 8 * MIB));
-    await helper.success();
+    await savedBefore(scratch.file("vm.mfd"), largeMigration(2, 8 * MIB));
     const fault: FaultSpec = { ...place, when: "before", act: "fail" };
     const verifying = start(["verify", scratch.file("vm.mfd"), "--json", "--workers", "1"], withFault(fault));
     expect(await verifying.failure()).toMatchObject({ ...FAILED, message: expect.stringContaining("EIO") });
-    const { status } = await cli(["verify", scratch.file("vm.mfd")]).finished;
-    expect(status).toBe(0);
+    await verify({ image: scratch.file("vm.mfd"), workers: 1 });
   });
 });
 
@@ -109,7 +104,7 @@ describeWithLoopDevices("a block device that fails behind its first megabytes", 
     expect({ status, code }).toEqual({ status: 5, code: expect.stringMatching(/^(IO|NO_SPACE)$/) });
     const fd = fs.openSync(device, "r");
     fs.closeSync(fd);
-    await expect(restore({ image: device, connect: "unix:/nonexistent" })).rejects.toMatchObject({
+    await expect(restore({ image: device, workers: 1, connect: "unix:/nonexistent" })).rejects.toMatchObject({
       code: expect.stringMatching(/^(NOT_SEALED|NOT_AN_IMAGE)$/),
     });
   });
@@ -138,12 +133,14 @@ describeWithLoopDevices("a write that is torn, and the helper gone with it", () 
 
   test.each(PLACED_TORN)("over an image in place, --format mapped-ram: %s", async (_what, place) => {
     const device = loopDevice(scratch.file("disk"), 32 * MIB);
-    const format = ["--format", "mapped-ram"];
-    const first = await listening(device, format);
-    await first.peer.play(largeMigration(2, 12 * MIB));
-    await first.helper.success();
+    const format = "mapped-ram";
+    await savedBefore(device, largeMigration(2, 12 * MIB), { format });
     const fault: FaultSpec = { ...place, when: "before", act: "tear" };
-    const { helper, peer } = await listening(device, [...format, "--workers", "1"], withFault(fault));
+    const { helper, peer } = await listening(
+      device,
+      ["--format", format, "--workers", "1"],
+      withFault(fault),
+    );
     await peer.play(largeMigration(2, 12 * MIB)).catch(() => undefined);
     expect(await helper.exit()).toBe("SIGKILL");
     const magic = fs.readFileSync(device).toString("latin1", 0, 4);
@@ -153,22 +150,20 @@ describeWithLoopDevices("a write that is torn, and the helper gone with it", () 
       await verify({ image: device, workers: 1 });
     } else {
       expect(magic, "QEMU would take it").not.toBe("QEVM");
-      await expect(restore({ image: device, connect: "unix:/nonexistent" })).rejects.toMatchObject({
+      await expect(
+        restore({ image: device, workers: 1, connect: "unix:/nonexistent" }),
+      ).rejects.toMatchObject({
         code: expect.stringMatching(/^(NOT_SEALED|NOT_AN_IMAGE)$/),
       });
     }
-    const again = await listening(device, format);
-    await again.peer.play(tinyMigration());
-    await again.helper.success();
+    await savedBefore(device, tinyMigration(), { format });
     await verify({ image: device, workers: 1 });
   });
 
   for (const directIo of ["on", "off"]) {
     test.each(TORN)(`over an image in place, --direct-io ${directIo}: %s`, async (_what, place) => {
       const device = loopDevice(scratch.file("disk"), 32 * MIB);
-      const first = await listening(device);
-      await first.peer.play(largeMigration(2, 12 * MIB));
-      await first.helper.success();
+      await savedBefore(device, largeMigration(2, 12 * MIB));
       const old = await inspect({ image: device });
 
       const fault: FaultSpec = { ...place, when: "before", act: "tear" };
@@ -184,13 +179,13 @@ describeWithLoopDevices("a write that is torn, and the helper gone with it", () 
         await verify({ image: device, workers: 1 });
         if (now.imageUuid === old.imageUuid) expect(place.nth).toBe(1);
       } else {
-        await expect(restore({ image: device, connect: "unix:/nonexistent" })).rejects.toMatchObject({
+        await expect(
+          restore({ image: device, workers: 1, connect: "unix:/nonexistent" }),
+        ).rejects.toMatchObject({
           code: expect.stringMatching(/^(NOT_SEALED|NOT_AN_IMAGE|IMAGE_DAMAGED)$/),
         });
       }
-      const again = await listening(device);
-      await again.peer.play(tinyMigration());
-      await again.helper.success();
+      await savedBefore(device, tinyMigration());
       await verify({ image: device, workers: 1 });
     });
   }

@@ -62,7 +62,7 @@ describeBothQemus("damage to an image of a real guest", ({ ten }) => {
   async function restored(): Promise<{ failure: MultifdError | undefined; seen: RecordingDestination }> {
     const seen = await RecordingDestination.listen(lab.file("destination"), channels);
     try {
-      return { failure: await failureOf(restore({ image, connect: seen.address })), seen };
+      return { failure: await failureOf(restore({ image, connect: seen.address, workers: 1 })), seen };
     } finally {
       await seen.close();
     }
@@ -79,7 +79,7 @@ describeBothQemus("damage to an image of a real guest", ({ ten }) => {
   /** Both refuse, and the destination sees nothing that is not true. @returns how many connections it saw */
   async function expectFound(what: string): Promise<number> {
     const hint = `${what}, TEST_SEED=${random.seed}`;
-    const verified = await failureOf(verify({ image }));
+    const verified = await failureOf(verify({ image, workers: 1 }));
     const { failure, seen } = await restored();
     for (const [command, found] of Object.entries({ verify: verified, restore: failure })) {
       expect(found?.code, `${command}: ${hint}`).toBeOneOf(REFUSALS);

@@ -1,7 +1,5 @@
-import { copyFile, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, beforeEach, expect, test } from "vitest";
+import { mkdir, readdir } from "node:fs/promises";
+import { beforeEach, expect, test } from "vitest";
 import type { FaultSpec } from "../support/fault-spec.ts";
 import { withFault } from "../support/fault-spec.ts";
 import type { HelperOptions } from "../support/helper-process.ts";
@@ -34,25 +32,7 @@ const OF_QEMU: readonly string[] = ["word to the guardian", "cont", "guardian di
 
 describeEachQemu("a start that is killed", (binary) => {
   const vms = useNamedVms(binary);
-  let saved: string | null = null;
-  afterAll(() => rm(saved ?? "", { recursive: true, force: true }));
-
-  /** A VM that counted and was saved, made once. */
-  beforeEach(async () => {
-    const command = await vms.command("web");
-    if (saved === null) {
-      await vms.start("web", command);
-      await vms.run(["managed-save", "web"]).success();
-      saved = await mkdtemp(join(tmpdir(), "mfd-saved-"));
-      await copyFile(await vms.stateFile("web.mfd"), join(saved, "web.mfd"));
-      await copyFile(vms.serial("web").path, join(saved, "serial"));
-    } else {
-      await copyFile(join(saved, "web.mfd"), await vms.stateFile("web.mfd"));
-      await copyFile(join(saved, "serial"), vms.serial("web").path);
-      const record = { version: 1, command, cwd: process.cwd() };
-      await writeFile(await vms.stateFile("web.vm.json"), `${JSON.stringify(record)}\n`);
-    }
-  });
+  beforeEach(() => vms.saved("web"));
 
   /** With a directory for temporary files in which a leftover shows. */
   async function killedAt(step: Step, when: "before" | "after"): Promise<HelperOptions> {

@@ -5,7 +5,7 @@ import { convert, inspect, restore, verify } from "../../src/index.ts";
 import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
 import { withFault } from "../support/fault-spec.ts";
 import { describeWithLoopDevices, useMounts } from "../support/mounts.ts";
-import { goodImage, useSaves } from "../support/save-under-test.ts";
+import { goodImage, savedBefore, useSaves } from "../support/save-under-test.ts";
 import * as wire from "../support/stream-builder.ts";
 
 /* Where `save --format mapped-ram` writes, what stands there meanwhile, and how much and how fast. */
@@ -69,10 +69,8 @@ describe("until the seal there is no image", () => {
   });
 
   test("in a file by its descriptor, after a save that failed", async () => {
-    for (const old of ["stream", "mapped-ram"]) {
-      const first = await listening(scratch.file("raw"), ["--format", old]);
-      await first.peer.play(tinyMigration());
-      await first.helper.success();
+    for (const old of ["stream", "mapped-ram"] as const) {
+      await savedBefore(scratch.file("raw"), tinyMigration(), { format: old });
       const fd = fs.openSync(scratch.file("raw"), "r+");
       const { helper, peer } = await mapped("fd:3", [], [fd]);
       await peer.play([tinyMigration()[0]?.subarray(0, 200) as Uint8Array]);

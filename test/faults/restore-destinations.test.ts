@@ -224,7 +224,7 @@ describeEachQemu("a destination that is not what the image needs", (binary) => {
 
   test("it expects 6 channels, and nobody thought of --stall-timeout", async () => {
     const { address, monitor } = await startIncoming(vms, binary, { channels: 6 }, { ramBytes, extraArgs });
-    const result = await restored(address, "--connect-timeout", "3");
+    const result = await restored(address, "--connect-timeout", "1.5");
     expectFailure(result, "CONNECT_TIMEOUT", 6, /waits for more channels/);
     await monitor.alive();
     monitor.stop();

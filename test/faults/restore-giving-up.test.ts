@@ -24,29 +24,23 @@ describeEachQemu("a restore given up half-way ends QEMU cleanly", (binary) => {
   afterAll(() => lab.close());
 
   // `npm run crash-matrix` does this at many more random points.
-  for (const [channels, points] of [
-    [4, [1, 2]],
-    [16, [1]],
-    [0, [1]],
-  ] as const) {
+  for (const channels of [4, 16, 0] as const) {
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-      test.each(points)(`${signal} ends the helper, ${channels} channels, random point %i`, async () => {
+      test(`${signal} ends the helper, ${channels} channels`, async () => {
         const { guest, hint } = await halfWay.signalled(channels, signal);
         await guest.monitor.expectCleanEnd(hint);
       });
     }
 
-    test.each(points)(`a block in the middle is damaged, ${channels} channels, random block %i`, () =>
-      halfWay.damaged(channels),
-    );
+    test(`a block in the middle is damaged, ${channels} channels`, () => halfWay.damaged(channels));
 
-    test.each(points)(`a worker dies, ${channels} channels, random block %i`, () => halfWay.bereft(channels));
+    test(`a worker dies, ${channels} channels`, () => halfWay.bereft(channels));
   }
 
   test("a guest that ran while it was saved, whose stream has many barriers", async () => {
     const image = lab.file("live");
     await saveLiveGuest(vms, { binary, ramBytes: 64 * MIB, channels: { channels: 4 }, rounds: 4, image });
-    for (const signal of ["SIGTERM", "SIGKILL", "SIGKILL"] as const) {
+    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       // It has no disk as the saved guest had; RAM comes first, so that this is never noticed.
       const { guest, hint } = await halfWay.signalled(4, signal, image, { accelerator: "tcg" });
       await guest.monitor.expectCleanEnd(hint);

@@ -158,7 +158,7 @@ describe("waiting", () => {
   });
 
   test("a channel that never comes", async () => {
-    const { helper, peer } = await save("--connect-timeout", "5", "--channels", "2");
+    const { helper, peer } = await save("--connect-timeout", "2", "--channels", "2");
     await peer.playWithoutEnd(tinyMigration(2).slice(0, 2));
     expect(await helper.failure()).toMatchObject({
       status: 6,
@@ -168,7 +168,7 @@ describe("waiting", () => {
   });
 
   test("a gap in the ids, with nothing said of how many there are", async () => {
-    const { helper, peer } = await save("--connect-timeout", "5");
+    const { helper, peer } = await save("--connect-timeout", "2");
     const [main, first, , third] = tinyMigration(3) as [Buffer, Buffer, Buffer, Buffer];
     await peer.playWithoutEnd([main, first, third]);
     expect(await helper.failure()).toMatchObject({ status: 6, code: "CONNECT_TIMEOUT" });

@@ -5,7 +5,7 @@ import { inspect, verify } from "../../src/index.ts";
 import { largeMigration, tinyMigration } from "../support/fake-peer.ts";
 import { type FaultSpec, withFault } from "../support/fault-spec.ts";
 import { describeWithLoopDevices, describeWithMounts, type Mounts, useMounts } from "../support/mounts.ts";
-import { goodImage, useSaves } from "../support/save-under-test.ts";
+import { goodImage, savedBefore, useSaves } from "../support/save-under-test.ts";
 
 const MIB = 2 ** 20;
 const { scratch, listening } = useSaves();
@@ -103,9 +103,7 @@ describeWithMounts("a disk that has room for one image only", () => {
   async function oneImage(): Promise<string> {
     mount("tmpfs", scratch.file("d"), "size=32m");
     const image = scratch.file("d/vm.mfd");
-    const { helper, peer } = await listening(image);
-    await peer.play(largeMigration(2, 20 * MIB));
-    await helper.success();
+    await savedBefore(image, largeMigration(2, 20 * MIB));
     return image;
   }
 

@@ -113,7 +113,7 @@ describe("--rate", () => {
 
   test("waiting for one's turn is no stall", async () => {
     const { helper, peer } = await listening(scratch.file(IMAGE), ["--rate", "1M", "--stall-timeout", "0.6"]);
-    await peer.play(largeMigration(1, 6 * 2 ** 20));
+    await peer.play(largeMigration(1, 4 * 2 ** 20));
     await helper.success();
   });
 });

@@ -1,14 +1,18 @@
-import { appendFile, open, writeFile } from "node:fs/promises";
-import { beforeEach, expect, test } from "vitest";
-import { createRamFile, type RamFile } from "../../src/demo/ram-file.ts";
+import { appendFile, mkdtemp, open, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { createRamFile } from "../../src/demo/ram-file.ts";
 import { fillRam } from "../../src/demo/ram-pattern.ts";
-import { inspect } from "../../src/index.ts";
+import { inspect, saveVm } from "../../src/index.ts";
+import { startQemu } from "../../src/vm/qemu-process.ts";
 import { exampleImage } from "../support/example-image.ts";
 import { type HelperProcess, useHelpers } from "../support/helper-process.ts";
 import { type OperatorVmOptions, operatorArgs, useOperatorVms } from "../support/operator-vm.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 import { runWell } from "../support/run.ts";
 import { useScratch } from "../support/scratch.ts";
+import { SerialLog } from "../support/serial-log.ts";
 
 const RAM = 64 * 2 ** 20;
 const scratch = useScratch();
@@ -17,25 +21,48 @@ const startAlone = useHelpers();
 describeEachQemu("a restore into a QEMU of ours that fails leaves no QEMU and no changed image", (binary) => {
   const vms = useOperatorVms();
   const start = useHelpers();
-  let ram: RamFile;
+  let directory: string;
   let options: OperatorVmOptions;
   let serial: readonly string[];
+  let saved: string;
   let checksum: string;
-  const image = (): string => vms.file("vm.mfd");
-  const disk = (): string => vms.file("disk.raw");
+  const image = (): string => join(directory, "vm.mfd");
+  const disk = (): string => join(directory, "disk.raw");
+  /** What a restore may change, and how it was. */
+  const copies = (): string[][] => [image(), disk()].map((path) => [`${path}.saved`, path]);
 
-  beforeEach(async () => {
-    ram = await createRamFile(RAM);
+  /** Saved once: each test gets the image, and the disk with the times that it had, at their paths. */
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), "mfd-vm-"));
+    const ram = await createRamFile(RAM);
     await fillRam(ram.path, RAM, 3);
     await writeFile(disk(), Buffer.alloc(2 ** 20));
-    options = { binary, ramBytes: RAM, disks: [{ path: disk() }] };
-    const vm = await vms.start({ ...options, ramPath: ram.path, start: "paused" });
-    await start(["save", image(), "--json", "--qmp", vm.monitorPath, "--checksum", "crc32"]).success();
-    serial = vm.serial.args;
-    checksum = await sha256(image());
+    const { args } = new SerialLog(join(directory, "saved.serial"));
+    const guest = { binary, ramBytes: RAM, disks: [{ path: disk() }], ramPath: ram.path } as const;
+    const monitor = join(directory, "qmp");
+    const vm = await startQemu({
+      binary,
+      args: [
+        ...operatorArgs({ ...guest, start: "paused" }),
+        ...args,
+        "-qmp",
+        `unix:${monitor},server=on,wait=off`,
+      ],
+    });
+    await saveVm({ image: image(), vm: { qmp: monitor }, checksum: "crc32" });
+    await vm.kill();
+    await ram.close();
+    saved = await sha256(image());
+    for (const [copy = "", path = ""] of copies()) await runWell("cp", ["-p", path, copy]);
+  });
+  afterAll(() => rm(directory, { recursive: true }));
+
+  beforeEach(async () => {
+    for (const [copy = "", path = ""] of copies()) await runWell("cp", ["-p", copy, path]);
+    checksum = saved;
+    serial = new SerialLog(vms.file("serial")).args;
     // The destination's RAM is of the same name, and fresh: a directory is where QEMU makes a file without a name.
-    options = { ...options, ramPath: "/dev/shm" };
-    return () => ram.close();
+    options = { binary, ramBytes: RAM, disks: [{ path: disk() }], ramPath: "/dev/shm" };
   });
 
   function restore(args: readonly string[] = [], qemuArgs: readonly string[] = []): HelperProcess {

@@ -62,7 +62,7 @@ describeEachQemu("a guest that dirties its memory while it is saved", (binary) =
 
       await destination.vm.qmp.execute("cont");
       // It has written every page again, many times.
-      await untilPass(ram, walked, atRest.sequence + 50);
+      await untilPass(ram, walked, atRest.sequence + 10);
       await destination.vm.qmp.execute("stop");
       expect(await checkDirtyRam(ram.path, walked)).toMatchObject({ violations: 0 });
     });

@@ -59,13 +59,8 @@ describeBothQemus("managed VMs", ({ ten }) => {
   const vms = useNamedVms(ten);
   const operators = useOperatorVms();
 
-  async function saved(name: string): Promise<void> {
-    await vms.start(name, await vms.command(name));
-    await vms.run(["managed-save", name]).success();
-  }
-
   test("that were saved are started together, and one that cannot be stops no other", async () => {
-    for (const name of ["a", "b", "c"]) await saved(name);
+    for (const name of ["a", "b", "c"]) await vms.saved(name);
     await truncate(await vms.stateFile("b.mfd"), 8192);
     const { status, value } = await vms.answer("start", "--all", "--jobs", "3");
     expect(status).toBe(4);
@@ -91,7 +86,7 @@ describeBothQemus("managed VMs", ({ ten }) => {
   });
 
   test("are started from a good image, or booted on request, and never silently", async () => {
-    await saved("web");
+    await vms.saved("web");
     const good = await readFile(await vms.stateFile("web.mfd"));
     // Behind the superblock: found when it is read, with QEMU waiting for it.
     const flipped = Buffer.from(good);
@@ -122,7 +117,7 @@ describeBothQemus("managed VMs", ({ ten }) => {
   });
 
   test("that are another VM are refused, and the image stays", async () => {
-    await saved("web");
+    await vms.saved("web");
     const smaller = await vms.command("web", { ramBytes: 16 * 2 ** 20 });
     const failure = await vms.run(["start", "web", "--detach", "--", ...smaller]).failure();
     expect(failure).toMatchObject({ code: "VM_MISMATCH", status: 4 });
@@ -133,7 +128,7 @@ describeBothQemus("managed VMs", ({ ten }) => {
   });
 
   test("that may have run are not run again, nor saved over, until somebody decides", async () => {
-    await saved("web");
+    await vms.saved("web");
     await copyFile(await vms.stateFile("web.mfd"), await vms.stateFile("web.mfd.resuming"));
     const start = await vms.run(["start", "web"]).failure();
     expect(start).toMatchObject({ code: "MANAGED_STATE", message: expect.stringMatching(/--discard/) });
@@ -149,10 +144,11 @@ describeBothQemus("managed VMs", ({ ten }) => {
   });
 
   test("are started by one at a time", async () => {
-    await saved("web");
-    const first = vms.run(["start", "web", "--detach", "--rate", "128K"]);
+    await vms.saved("web");
+    const first = vms.run(["start", "web", "--detach", "--rate", "1M"]);
     await first.waitEvent("vm", ({ state }) => state === "migrating");
-    // At the same time: the first one must not be through before the last of them is refused.
+    // The first one must not be through before the last of them is refused.
+    first.signal("SIGSTOP");
     const others = [
       ["start", "web"],
       ["managed-save", "web"],
@@ -161,12 +157,13 @@ describeBothQemus("managed VMs", ({ ten }) => {
     for (const other of others) {
       expect(await other.failure()).toMatchObject({ code: "TARGET_BUSY", status: 5 });
     }
+    first.signal("SIGCONT");
     await first.waitEvent("started");
     expect(await first.exit()).toBe(0);
   });
 
   test("in the foreground get the signals, and pass on how they end", async () => {
-    await saved("web");
+    await vms.saved("web");
     const start = vms.run(["start", "web", "--paused"]);
     await start.waitEvent("started");
     expect(start.events).toContainEqual(expect.objectContaining({ event: "vm", state: "paused" }));

@@ -12,7 +12,7 @@ import { type OperatorVm, operatorArgs, useOperatorVms } from "../support/operat
 import { describeEachQemu } from "../support/qemus.ts";
 import { settingsOf, untilStatus } from "../support/vm-flows.ts";
 
-const RAM = 64 * 2 ** 20;
+const RAM = 32 * 2 ** 20;
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 const CLONE = "99999999-4455-6677-8899-aabbccddeeff";
 

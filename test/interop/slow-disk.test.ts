@@ -49,7 +49,7 @@ describeBothQemus("a disk that is slow at random, so that every ring runs full",
     ["10 to 10", { binary: ten }, [{ binary: ten }]],
   ] as const) {
     const expectIdentical = async (channels: Channels): Promise<void> => {
-      const ramBytes = Math.max(128 * MIB, ramFillingRings(channels.channels));
+      const ramBytes = ramFillingRings(channels.channels);
       const destinations = into.map((to) => ({ ...to, ramBytes }));
       const identical = { pages: ramBytes / 4096, differing: 0, firstDifferingPage: null };
       expect(await roundTrip(lab, { ...from, ramBytes }, destinations, channels)).toEqual(

@@ -1,8 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterEach } from "vitest";
+import { afterAll, afterEach } from "vitest";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { runCommand } from "../unit/cli/run-cli.ts";
 import { countingDisk, countsTold } from "./counting-guest.ts";
@@ -25,6 +26,8 @@ export interface NamedVms {
   run(args: readonly string[], options?: HelperOptions): HelperProcess;
   /** Starts a VM detached, and waits until it counts on from where its log ended. */
   start(name: string, command?: readonly string[]): Promise<HelperProcess>;
+  /** A VM of that name that counted and was saved: made once, and copied for every further test. */
+  saved(name: string): Promise<void>;
   /** The answer of a command that answers with one object, and its exit status. */
   answer(...args: readonly string[]): Promise<{ readonly status: number | null; readonly value: unknown }>;
   /** Path of a name in the state directory, which is made if it is not there. */
@@ -44,6 +47,7 @@ export function useNamedVms(binary: QemuBinary): NamedVms {
   const scratch = useScratch();
   const helpers = useHelpers();
   const stateDirectory = (): string => scratch.file("state");
+  let kept: string | null = null;
 
   const vms: NamedVms = {
     file: scratch.file,
@@ -69,6 +73,23 @@ export function useNamedVms(binary: QemuBinary): NamedVms {
       await vms.serial(name).waitForLine(/^count/, { from: before });
       await helper.exit();
       return helper;
+    },
+    async saved(name) {
+      const files = [
+        [await vms.stateFile(`${name}.mfd`), "image"] as const,
+        [vms.serial(name).path, "serial"] as const,
+      ];
+      const command = await vms.command(name);
+      if (kept === null) {
+        await vms.start(name, command);
+        await vms.run(["managed-save", name]).success();
+        kept = await mkdtemp(join(tmpdir(), "mfd-kept-"));
+        for (const [path, copy] of files) await copyFile(path, join(kept, copy));
+      } else {
+        for (const [path, copy] of files) await copyFile(join(kept, copy), path);
+        const record = { version: 1, command, cwd: process.cwd() };
+        await writeFile(await vms.stateFile(`${name}.vm.json`), `${JSON.stringify(record)}\n`);
+      }
     },
     async answer(...args) {
       const { status, stdout } = await runCommand(...args, "--json", "--state-dir", stateDirectory());
@@ -96,6 +117,7 @@ export function useNamedVms(binary: QemuBinary): NamedVms {
     },
   };
   afterEach(() => vms.endQemus());
+  afterAll(() => rm(kept ?? "", { recursive: true, force: true }));
   return vms;
 }
 

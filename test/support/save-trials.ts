@@ -15,7 +15,7 @@ const MIB = 2 ** 20;
 export const TRIAL_RAM: number = 64 * MIB;
 export const TRIAL_CHANNELS = 4;
 const PATIENCE_MS = 15_000;
-const LONELY_S = 4;
+const LONELY_S = 2;
 
 /** Where a trial's saves go to and come from. */
 export interface TrialPlace {
@@ -148,7 +148,7 @@ export class SaveTrials {
     const { sealed, imageUuid } = found as Exclude<typeof found, string | undefined>;
     expect(sealed).toBe(true);
     expect(imageUuid).not.toBe(this.#oldUuid);
-    expect(await verify({ image, workers: 2 })).toMatchObject({ checked: "checksums and structure" });
+    expect(await verify({ image, workers: 1 })).toMatchObject({ checked: "checksums and structure" });
     return "new";
   }
 
@@ -158,7 +158,7 @@ export class SaveTrials {
     expect(helper.killed, "a helper that ended by itself left its temporary file").toBe(true);
     const found = await inspect({ image: this.#partial }).catch((error: { code?: string }) => error.code);
     if (typeof found === "object" && found.sealed) {
-      expect(await verify({ image: this.#partial, workers: 2 })).toMatchObject({
+      expect(await verify({ image: this.#partial, workers: 1 })).toMatchObject({
         checked: "checksums and structure",
       });
       return;
@@ -210,7 +210,7 @@ export class SaveTrials {
     const elapsed = performance.now() - started;
     await this.#expectRunsOn(guest);
     const { image } = this.#place;
-    expect(await verify({ image, workers: 2 })).toMatchObject({ checked: "checksums and structure" });
+    expect(await verify({ image, workers: 1 })).toMatchObject({ checked: "checksums and structure" });
     const { uuid, bytes } = completed.image as { uuid: string; bytes: number };
     this.#oldUuid = uuid;
     this.#old = (await readFile(image)).subarray(0, this.#inPlace ? bytes : undefined);

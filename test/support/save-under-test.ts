@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { save } from "../../src/index.ts";
+import { type SaveOptions, save } from "../../src/index.ts";
 import { FakePeer, tinyMigration } from "./fake-peer.ts";
 import { type HelperOptions, type HelperProcess, type StartHelper, useHelpers } from "./helper-process.ts";
 import { type Scratch, useScratch } from "./scratch.ts";
@@ -44,6 +44,28 @@ export function useSaves(): SaveKit {
   };
 }
 
+/** A save through the library, of what a test needs beforehand. */
+export async function savedBefore(
+  image: string,
+  streams: readonly Uint8Array[],
+  options: Partial<SaveOptions> = {},
+): Promise<void> {
+  const directory = await mkdtemp(path.join(tmpdir(), "mfd-before-"));
+  try {
+    await save({
+      image,
+      listen: `unix:${path.join(directory, "s")}`,
+      workers: 1,
+      ...options,
+      onEvent: (event) => {
+        if (event.event === "listening") void new FakePeer(event.address).play(streams);
+      },
+    });
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
 let good: Promise<Buffer> | undefined;
 
 /** A sealed image as it may have stood at the target before the save under test. Made once, through the library. */
@@ -55,14 +77,7 @@ export function goodImage(): Promise<Buffer> {
 async function makeImage(): Promise<Buffer> {
   const directory = await mkdtemp(path.join(tmpdir(), "mfd-good-"));
   const image = path.join(directory, "vm.mfd");
-  await save({
-    image,
-    listen: `unix:${path.join(directory, "s")}`,
-    workers: 1,
-    onEvent: (event) => {
-      if (event.event === "listening") void new FakePeer(event.address).play(tinyMigration());
-    },
-  });
+  await savedBefore(image, tinyMigration());
   const bytes = await readFile(image);
   await rm(directory, { recursive: true });
   return bytes;

@@ -22,6 +22,15 @@ const COMMANDS = [
   "demo",
 ] as const;
 
+const helps = new Map<string, ReturnType<typeof runCommand>>();
+
+/** Asked for once for each command. */
+function helpOf(command: string): ReturnType<typeof runCommand> {
+  const help = helps.get(command) ?? runCommand(command, "--help");
+  helps.set(command, help);
+  return help;
+}
+
 const LISTEN = ["--listen", "unix:/nowhere/save.sock"];
 
 const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], told: RegExp])[] = [
@@ -176,7 +185,7 @@ test("the help names every command and every exit status", async () => {
 });
 
 test.each(COMMANDS)("the help of %s has an example", async (command) => {
-  const { status, stdout } = await runCommand(command, "--help");
+  const { status, stdout } = await helpOf(command);
   expect(status).toBe(0);
   expect(stdout).toMatch(/Example:\n {2}multifd-helper .*/);
   expect(stdout).toContain(`multifd-helper ${command} `);
@@ -207,7 +216,7 @@ test("the contract page names every field of capabilities, and no option that do
   const { stdout } = await runCommand("capabilities", "--json");
   for (const field of Object.keys(JSON.parse(stdout))) expect(PAGE).toContain(`\`${field}\``);
 
-  const helps = await Promise.all(COMMANDS.map((command) => runCommand(command, "--help")));
+  const helps = await Promise.all(COMMANDS.map(helpOf));
   const options = new Set(helps.flatMap((help) => help.stdout.match(/--[a-z][a-z-]+/g) ?? []));
   const named = new Set(PAGE.match(/--[a-z][a-z-]+/g));
   expect(named.size).toBeGreaterThan(10);
