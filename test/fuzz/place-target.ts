@@ -60,14 +60,15 @@ export class PlaceTarget {
     const base = work.kind === "image" ? 4096 * random.integer(4) : 0;
     const disk = new WatchedDisk(ram, base, streams[0]?.length ?? 0);
     const regions = newRegionBits();
-    const sparse = random.integer(2) === 0;
     const slots = random.pick([2, 3]);
     const ending = await placeAll(
       random,
       this.#place,
       streams,
       (connection, socketFd, control): PlaceTask => ({
-        ...{ connection, socketFd, control: control.memory, ...limits, rate: null, sparse },
+        ...{ connection, socketFd, control: control.memory, ...limits, rate: null },
+        // No file stands behind it whose space could be reserved.
+        sparse: false,
         ...{ image: { fd: FD, base, directIo: false }, blockBytes: 64 * 1024, slots, ram, regions, work },
       }),
       (...written) => disk.write(...written),

@@ -35,9 +35,8 @@ export function shrink(fd: number, length: number): void {
 
 /** Makes a file at least so long; what is added is a hole. */
 export function lengthen(fd: number, length: number): void {
-  if (fs.fstatSync(fd).size >= length) return;
   try {
-    fs.ftruncateSync(fd, length);
+    if (fs.fstatSync(fd).size < length) fs.ftruncateSync(fd, length);
   } catch (error) {
     throw ioError(error, "giving the image its length", length);
   }
