@@ -6,9 +6,8 @@ import { MultifdError } from "../errors.ts";
 import { openDirect, probeRead } from "../io/image-target/direct-io.ts";
 import { privateDirectory } from "../io/private-directory.ts";
 import { chooseQemu } from "../vm/find-qemu.ts";
+import type { Fill, Operation, PageMix } from "./choices.ts";
 import { Generator } from "./generator/generator.ts";
-import type { PageMix } from "./generator/packets.ts";
-import type { Fill } from "./guest-fill.ts";
 import { describeMachine, type Machine } from "./machine.ts";
 import { measure, type Samples } from "./measure.ts";
 import type { Peer } from "./peer.ts";
@@ -16,14 +15,7 @@ import { QemuPeer } from "./qemu-peer.ts";
 import { type Recommendation, recommend } from "./recommend.ts";
 import { type Result, resultsOf } from "./results.ts";
 import { type RoundsProgress, runRounds } from "./rounds.ts";
-import {
-  type Combination,
-  combinationsOf,
-  type LeftOut,
-  nameOf,
-  type Operation,
-  type Sweep,
-} from "./sweep.ts";
+import { type Combination, combinationsOf, type LeftOut, nameOf, type Sweep } from "./sweep.ts";
 
 /** What is at the other end of the channels. */
 export type Source =

@@ -42,6 +42,10 @@ const COLORS = [
   "#8c6bb1",
   "#666666",
 ] as const;
+const EDGE = 16;
+const LEGEND = { gap: 24, swatch: 18, fontSize: 12, row: 38 } as const;
+/** Of the font size, on average. */
+const LETTER_WIDTH = 0.62;
 const CAP = 4;
 /** More marks than this leave no room for figures at each. */
 const MOST_LABELS = 40;
@@ -49,7 +53,12 @@ const MOST_LABELS = 40;
 /** The chart as an SVG document that needs nothing else. echarts is loaded on the first call. */
 export async function renderSvg(chart: Chart, size: ChartSize = SIZE): Promise<string> {
   const { init } = await loadEcharts();
-  const drawing = init(null, null, { renderer: "svg", ssr: true, ...size });
+  const head = chart.subtitle === undefined ? 44 : 62;
+  const rows = legendRows(chart, size.width);
+  const legend = rows * LEGEND.row;
+  // A legend of more rows makes the chart higher, not its bars lower.
+  const height = size.height + (rows - 1) * LEGEND.row;
+  const drawing = init(null, null, { renderer: "svg", ssr: true, width: size.width, height });
   try {
     drawing.setOption({
       animation: false,
@@ -59,19 +68,21 @@ export async function renderSvg(chart: Chart, size: ChartSize = SIZE): Promise<s
       title: {
         text: chart.title,
         subtext: chart.subtitle ?? "",
-        left: 16,
+        left: EDGE,
         top: 12,
         textStyle: { fontSize: 18, color: INK },
         subtextStyle: { fontSize: 12, color: FAINT },
       },
       legend: {
-        left: 16,
-        top: chart.subtitle === undefined ? 44 : 62,
-        itemGap: 24,
-        itemWidth: 18,
+        ...{ left: EDGE, top: head, itemGap: LEGEND.gap, itemWidth: LEGEND.swatch },
         data: chart.series.map(({ name }) => name),
       },
-      grid: { left: 72, right: 24, top: 128, bottom: chart.categoriesName === undefined ? 40 : 60 },
+      grid: {
+        left: 72,
+        right: 24,
+        top: head + legend + 42,
+        bottom: chart.categoriesName === undefined ? 40 : 60,
+      },
       xAxis: {
         type: "category",
         data: [...chart.categories],
@@ -100,6 +111,28 @@ export async function renderSvg(chart: Chart, size: ChartSize = SIZE): Promise<s
   }
 }
 
+/** Without a browser nobody can measure: these letters are rather wide. @param font as CSS has it, "12px …" */
+function measureText(text: string, font = ""): { width: number } {
+  const size = Number(/(\d+)px/.exec(font)?.[1] ?? LEGEND.fontSize);
+  // By the width of a wide sign zrender knows how high a line is.
+  return { width: text.length * size * (/[\u2e80-\uffff]/.test(text) ? 1 : LETTER_WIDTH) };
+}
+
+/** How many rows the legend takes: echarts wraps it, and tells nobody. */
+function legendRows({ series }: Chart, width: number): number {
+  let rows = 1;
+  let used = 0;
+  for (const { name } of series) {
+    const item = LEGEND.swatch + 5 + measureText(name).width + LEGEND.gap;
+    if (used > 0 && used + item > width - 2 * EDGE) {
+      rows++;
+      used = 0;
+    }
+    used += item;
+  }
+  return rows;
+}
+
 async function loadEcharts(): Promise<typeof import("echarts/core")> {
   const [core, { BarChart, CustomChart, LineChart }, parts, { SVGRenderer }] = await Promise.all([
     import("echarts/core"),
@@ -108,6 +141,7 @@ async function loadEcharts(): Promise<typeof import("echarts/core")> {
     import("echarts/renderers"),
   ]);
   const { GridComponent, LegendComponent, TitleComponent } = parts;
+  core.setPlatformAPI({ measureText });
   core.use([BarChart, CustomChart, LineChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer]);
   return core;
 }

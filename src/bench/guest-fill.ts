@@ -1,11 +1,7 @@
 import { randomFillSync } from "node:crypto";
 import { open } from "node:fs/promises";
 import { fillRam } from "../demo/ram-pattern.ts";
-
-export const FILLS = ["random", "zero", "mix"] as const;
-
-/** What a real guest's RAM holds: as the generator's pages of the same name. */
-export type Fill = (typeof FILLS)[number];
+import type { Fill } from "./choices.ts";
 
 const CHUNK = 2 ** 20;
 

@@ -1,9 +1,10 @@
 import fs from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { dropCached } from "../io/libc.ts";
+import type { Operation } from "./choices.ts";
 import { MeasuredHelper } from "./helper-process.ts";
 import type { Peer, PeerShare } from "./peer.ts";
-import { type Combination, type Operation, optionsOf } from "./sweep.ts";
+import { type Combination, optionsOf } from "./sweep.ts";
 import { PageCacheWatch } from "./usage.ts";
 
 /** What one save, restore or verification took. */

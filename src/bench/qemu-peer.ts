@@ -5,7 +5,8 @@ import type { QmpClient } from "../qmp/client.ts";
 import type { QemuBinary } from "../vm/find-qemu.ts";
 import { listenForMigration, migrateTo, setMultifd, waitMigration } from "../vm/migration.ts";
 import { type QemuProcess, startQemu } from "../vm/qemu-process.ts";
-import { type Fill, fillGuest } from "./guest-fill.ts";
+import type { Fill } from "./choices.ts";
+import { fillGuest } from "./guest-fill.ts";
 import type { Destination, Peer, PeerShare } from "./peer.ts";
 import { processUsage } from "./usage.ts";
 

@@ -1,5 +1,5 @@
+import type { Operation } from "./choices.ts";
 import type { Result } from "./results.ts";
-import type { Operation } from "./sweep.ts";
 
 /** Less than this beside the best is no reason for more channels. */
 const CLOSE = 0.95;

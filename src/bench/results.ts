@@ -1,6 +1,7 @@
+import { OPERATIONS, type Operation } from "./choices.ts";
 import type { Sample, Samples } from "./measure.ts";
 import { type Spread, spreadOf } from "./statistics.ts";
-import { type Combination, OPERATIONS, type Operation } from "./sweep.ts";
+import type { Combination } from "./sweep.ts";
 
 const GIB = 2 ** 30;
 

@@ -1,6 +1,3 @@
-export const OPERATIONS = ["save", "restore", "verify"] as const;
-export type Operation = (typeof OPERATIONS)[number];
-
 /** One way to use the helper. */
 export interface Combination {
   readonly channels: number;
@@ -56,17 +53,21 @@ export function optionsOf(combination: Combination): string[] {
   ];
 }
 
-/** What tells two combinations of a sweep apart, in few words: "4 channels, mapped-ram". */
+/** What tells two combinations of a sweep apart, in few words: "4 channels, mapped-ram". Channels come always if there are any. */
 export function nameOf(combination: Combination, sweep: Sweep): string {
   const { channels, workers, directIo, format, checksum } = combination;
   const words: readonly (readonly [boolean, string])[] = [
-    [true, channels === 1 ? "1 channel" : `${channels} channels`],
-    [sweep.workers.length > 1, workers === "auto" ? "auto workers" : `${workers} workers`],
+    [sweep.channels.length > 0, counted(channels, "channel")],
+    [sweep.workers.length > 1, workers === "auto" ? "auto workers" : counted(workers, "worker")],
     [sweep.format.length > 1, format],
     [sweep.directIo.length > 1, directIo === "on" ? "O_DIRECT" : "page cache"],
     [sweep.checksum.length > 1, checksum],
   ];
   return words.flatMap(([varies, word]) => (varies ? [word] : [])).join(", ");
+}
+
+function counted(count: number, what: string): string {
+  return count === 1 ? `1 ${what}` : `${count} ${what}s`;
 }
 
 function* everyOne(sweep: Sweep): Generator<Combination, void, undefined> {

@@ -8,10 +8,11 @@ import { MultifdError } from "../../errors.ts";
 import { duplicate } from "../../io/libc.ts";
 import { privateDirectory } from "../../io/private-directory.ts";
 import { socketDescriptor } from "../../io/socket-descriptor.ts";
+import type { PageMix } from "../choices.ts";
 import type { Destination, Peer, PeerShare } from "../peer.ts";
 import { connected, dial } from "./dial.ts";
 import { modernMain } from "./migration.ts";
-import { PACKET_RAM_BYTES, type PageMix, packetTemplates } from "./packets.ts";
+import { PACKET_RAM_BYTES, packetTemplates } from "./packets.ts";
 import { type ReadTask, type SendTask, SHARED, THREAD_URL, type ThreadData } from "./tasks.ts";
 
 const MACHINE = "pc-q35-10.0";

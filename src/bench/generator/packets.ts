@@ -2,14 +2,7 @@ import { randomFillSync } from "node:crypto";
 import { shapePages } from "../../demo/ram-pattern.ts";
 import { PAGES_PER_PACKET } from "../../formats/migration/multifd-packet.ts";
 import { PAGE_SIZE } from "../../formats/migration/wire.ts";
-
-export const PAGE_MIXES = ["random", "zero", "compressible", "mix"] as const;
-
-/**
- * What the guest's pages hold. random: nothing compresses it; compressible: text; zero: zero pages, which QEMU sends as
- * offsets alone; mix: as guests have them, see fillRam.
- */
-export type PageMix = (typeof PAGE_MIXES)[number];
+import type { PageMix } from "../choices.ts";
 
 /** How much of a guest's RAM a packet covers. */
 export const PACKET_RAM_BYTES: number = PAGES_PER_PACKET * PAGE_SIZE;
