@@ -176,6 +176,8 @@ function whiskers(chart: Chart, { name, values }: ChartSeries, number: number): 
     type: "custom",
     name,
     data,
+    // The axis reaches as far as the whiskers do.
+    encode: { x: 0, y: [1, 2, 3] },
     z: 10,
     silent: true,
     renderItem: (_, api) => {

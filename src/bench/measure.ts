@@ -1,5 +1,6 @@
 import fs from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { MultifdError } from "../errors.ts";
 import { dropCached } from "../io/libc.ts";
 import type { Operation } from "./choices.ts";
 import { MeasuredHelper } from "./helper-process.ts";
@@ -144,6 +145,8 @@ async function watched(
     // The helper's own words tell more than those of a peer that lost its connections.
     const { endedAt, usage, completed } = await helper.ended;
     const { share, from, listeningMs = null } = await working;
+    const bytes = Number(completed.bytes);
+    if ((share?.receivedBytes ?? bytes) !== bytes) throw lost(bytes, share?.receivedBytes ?? 0);
     return {
       elapsedMs: Math.max(endedAt, share?.completedAt ?? 0) - from,
       cpuSeconds: usage.cpuSeconds,
@@ -152,9 +155,14 @@ async function watched(
       listeningMs,
       tailMs: share === null || listeningMs === null ? null : endedAt - share.completedAt,
       cacheGrowthBytes: cache.stop().cachedBytes,
-      bytes: Number(completed.bytes),
+      bytes,
     };
   } finally {
     cache.stop();
   }
+}
+
+function lost(sent: number, received: number): MultifdError {
+  const text = `the helper says that it delivered ${sent} bytes, and ${received} arrived: please report it`;
+  return new MultifdError("INTERNAL", text, { sent, received });
 }

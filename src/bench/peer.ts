@@ -18,6 +18,8 @@ export interface PeerShare {
   readonly completedAt: number;
   /** Processor time that it took; null: the peer is not what is measured. */
   readonly cpuSeconds: number | null;
+  /** How much came in over all connections, where it is counted: more or less than the helper sent would be its defect. */
+  readonly receivedBytes: number | null;
 }
 
 export interface Destination {

@@ -109,7 +109,7 @@ function untilCompleted(qmp: QmpClient, pid: number): Promise<PeerShare> {
       const cpuSeconds = (processUsage(pid)?.cpuSeconds ?? before) - before;
       // The event says "failed" without a reason.
       await waitMigration(qmp, 1000);
-      return { completedAt, cpuSeconds };
+      return { completedAt, cpuSeconds, receivedBytes: null };
     });
   share.catch(() => undefined);
   return share;

@@ -133,7 +133,19 @@ export function recommendationLine({ recommended, sweep }: BenchReport): string 
     chosen === best
       ? `the fastest ${operation} of all that were measured`
       : `the fewest channels within 5 % of the fastest ${operation}, ${flagsOf(best, sweep)} (${figures(best)})`;
-  return `recommended here: ${flagsOf(chosen, sweep)} (${figures(chosen)}); ${reason}`;
+  const differ = Math.max(...[chosen, best].map(({ figures: { gibPerSecond } }) => widthOf(gibPerSecond)));
+  const doubt =
+    differ > STEADY
+      ? `; rounds differ by ${(100 * differ).toFixed(0)} %, so take more of them (--rounds), or a quieter host`
+      : "";
+  return `recommended here: ${flagsOf(chosen, sweep)} (${figures(chosen)}); ${reason}${doubt}`;
+}
+
+/** Where the middle half of the rounds lies further apart than this share of its median, the choice may be chance. */
+const STEADY = 0.1;
+
+function widthOf({ lower, median, upper }: Spread): number {
+  return (upper - lower) / median;
 }
 
 /** What has to be said on the command line to get it: what is the default there is not. */

@@ -57,7 +57,7 @@ export class Generator implements Peer {
     signal.addEventListener("abort", giveUp, { once: true });
     try {
       await this.#send(address, channels, shared);
-      return { completedAt: performance.now(), cpuSeconds: null };
+      return { completedAt: performance.now(), cpuSeconds: null, receivedBytes: null };
     } finally {
       giveUp();
       signal.removeEventListener("abort", giveUp);
@@ -118,8 +118,9 @@ export class Generator implements Peer {
         if (reading.length === connections) resolve();
       });
     });
-    await Promise.all(reading);
-    return { completedAt: performance.now(), cpuSeconds: null };
+    const counts = await Promise.all(reading);
+    const receivedBytes = counts.reduce((sum, bytes) => sum + bytes, 0);
+    return { completedAt: performance.now(), cpuSeconds: null, receivedBytes };
   }
 
   async close(): Promise<void> {

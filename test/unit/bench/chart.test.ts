@@ -45,6 +45,12 @@ describe("a chart", () => {
     expect(textsOf(await renderSvg(lines))).toEqual(expect.arrayContaining(["0", "90.0", "99.0"]));
   });
 
+  test("has room for its whiskers", async () => {
+    const wide = { lower: 1, median: 2, upper: 9 };
+    const svg = await renderSvg({ ...CHART, series: [{ name: "one", values: [wide, null] }] });
+    expect(textsOf(svg)).toEqual(expect.arrayContaining(["2.00", "10"]));
+  });
+
   test("figures have three digits that say something", () => {
     expect([1234.5, 56.78, 1.234, 0.0456, 0].map(figureOf)).toEqual([
       "1235",

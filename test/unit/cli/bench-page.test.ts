@@ -28,6 +28,11 @@ describe("the page of a benchmark", () => {
     expect(benchPage(reportOf(RESULTS)).endsWith(`\n\n${line}\n`)).toBe(true);
   });
 
+  test("says when the rounds differ so much that it may be chance", () => {
+    const results = savesOf([[{}, [1, 2, 3]]]);
+    expect(recommendationLine(reportOf(results))).toMatch(/measured; rounds differ by 50 %, so take more/);
+  });
+
   test("says what has to be said to get the recommended one", () => {
     const results = savesOf([[{ workers: 2, directIo: "off", checksum: "none" }, [1]]]);
     const line = recommendationLine(reportOf(results, { directIo: ["on", "off"] }));
