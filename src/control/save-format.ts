@@ -4,7 +4,7 @@ import type { Target } from "../io/image-target/target.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
 import type { IntakeTask, TakenIn } from "../pool/messages.ts";
 import { drainPlan } from "../pool/ring-plan.ts";
-import type { WorkerCode } from "../pool/run-pool.ts";
+import type { WorkerCode } from "../pool/worker-code.ts";
 import type { ImageFacts } from "./events.ts";
 import type { SaveOptions } from "./options.ts";
 import type { Streams } from "./streams.ts";

@@ -4,7 +4,7 @@ import { openTarget } from "../io/image-target/open.ts";
 import type { Target } from "../io/image-target/target.ts";
 import { ControlBlock } from "../pool/control-block.ts";
 import type { TakenIn } from "../pool/messages.ts";
-import type { WorkerCode } from "../pool/run-pool.ts";
+import type { WorkerCode } from "../pool/worker-code.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import type { CompletedEvent, ImageFacts } from "./events.ts";
 import { MappedFormat } from "./mapped-ram/format.ts";

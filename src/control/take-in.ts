@@ -2,9 +2,11 @@ import type { Address } from "../channels/address.ts";
 import type { Connection } from "../channels/handover.ts";
 import { Listener } from "../channels/listener.ts";
 import type { MultifdError } from "../errors.ts";
+import { Lazy } from "../lazy.ts";
 import { type ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
 import type { TakenIn } from "../pool/messages.ts";
-import { RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
+import type { RunPool } from "../pool/run-pool.ts";
+import type { WorkerCode } from "../pool/worker-code.ts";
 import { whenAborted } from "./cancellation.ts";
 import type { Meter } from "./meter.ts";
 import type { Log, SaveOptions } from "./options.ts";
@@ -53,7 +55,7 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
   const { control, meter } = plan;
   const log = options.log ?? SILENT;
   const tell = teller(options);
-  let pool: RunPool | null = null;
+  const workers = new Lazy(() => openPool(plan.code, options));
   let listener: Listener | null = null;
   const warnOfReturnPath = returnPathWarning(control, log);
   const reception = new Reception({
@@ -62,7 +64,7 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
     connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
     stallTimeoutMs: options.stallTimeoutMs ?? 0,
     prepare: plan.prepare,
-    drain: (number, connection) => (pool as RunPool).run<TakenIn>(plan.task(number, connection)),
+    drain: async (number, connection) => (await workers.get()).run<TakenIn>(plan.task(number, connection)),
     drainBacklog: async () => listener?.drainBacklog(),
     refused: () => listener?.refused ?? 0,
     onTick: () => {
@@ -87,9 +89,8 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
       onConnection: (connection) => reception.accept(connection),
       onError: (error) => reception.fail(error),
     });
-    // Its threads start while QEMU connects: listening does not wait for them.
-    pool = new RunPool(plan.code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1));
     tell({ event: "listening", address: listener.address });
+    workers.get().catch((error: MultifdError) => reception.fail(error));
     if (plan.barriers) {
       countParties(control, reception, listener).catch((error: MultifdError) => reception.fail(error));
     }
@@ -99,8 +100,14 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
     control.setFinished();
     reception.close();
     await listener?.close();
-    await pool?.close();
+    await (await workers.got)?.close();
   }
+}
+
+/** The threads start, and what they need is loaded, while QEMU connects: whoever waits for `listening` need not wait for that. */
+async function openPool(code: WorkerCode, { workers, channels }: IntakeOptions): Promise<RunPool> {
+  const { RunPool, threadCount } = await import("../pool/run-pool.ts");
+  return new RunPool(code, threadCount(workers, (channels ?? MAX_CONNECTIONS) + 1));
 }
 
 function progressOf(reception: Reception, control: ControlBlock) {
