@@ -34,6 +34,13 @@ export interface FormatParts {
 
 export type FormatMaker = (parts: FormatParts) => SaveFormat;
 
+/** What a save does otherwise than its options say. */
+export interface SaveRunParts {
+  /** Another task than the format's own: lets tests put faults and delays below the data path. */
+  readonly code?: WorkerCode | undefined;
+  readonly makeFormat?: FormatMaker | undefined;
+}
+
 /** Which image this is, from its start on. */
 export interface ImageIdentity {
   readonly uuid: string;

@@ -86,9 +86,11 @@ async function digestsOf(options: RunOptions): Promise<RamTables> {
     const taken = await transfer(options, plan, ({ listen, signal, onEvent }) =>
       takeIn(
         {
-          ...{ address: parseAddress(listen), control, meter: new Meter(), code: PLACE, barriers: true },
-          prepare: () => Promise.resolve(),
-          task: (connection, { workerFd }) => digestTask(connection, workerFd, control, ram),
+          ...{ address: parseAddress(listen), control, meter: new Meter() },
+          begin: async () => ({
+            ...{ code: PLACE, barriers: true, prepare: () => Promise.resolve() },
+            task: (connection, { workerFd }) => digestTask(connection, workerFd, control, ram),
+          }),
         },
         {
           ...{ image: options.image, channels, signal, onEvent },
