@@ -77,8 +77,8 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
     const reserved = { bytes: 0, inMemory: false };
     const bytes = imageBytes(ramBytes, options.sweep);
     const { directory } = await pickImageDirectory(bytes, reserved, options.directory);
-    const image = join(await stage.directory(directory), "bench.image");
-    const directIoWorks = await takesDirectIo(image);
+    const place = await stage.directory(directory);
+    const directIoWorks = await takesDirectIo(join(place, "probe"));
     const sweep: Sweep = { directIo: [directIoWorks ? "on" : "off"], ...options.sweep };
     const { combinations, leftOut } = combinationsOf(sweep, directIoWorks);
     if (combinations.length === 0) throw nothingToDo(leftOut);
@@ -87,7 +87,7 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
     const { peer, source } = await startPeer(options);
     stage.keep(peer);
 
-    const bench = { peer, image, socket, operations };
+    const bench = { peer, image: join(place, "bench.image"), socket, operations };
     const ways = combinations.map((combination) => ({
       name: nameOf(combination, sweep),
       run: (until: AbortSignal): Promise<Samples> => measure(bench, combination, until),

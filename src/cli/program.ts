@@ -1,22 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { MultifdError, toFailure } from "../errors.ts";
 import { VERSION } from "../version.ts";
-import { addBenchCommand } from "./commands/bench.ts";
-import { addCapabilitiesCommand } from "./commands/capabilities.ts";
-import { addConvertCommand } from "./commands/convert.ts";
-import { addDemoCommand } from "./commands/demo.ts";
-import { addDiffCommand } from "./commands/diff.ts";
-import { addExtractCommand } from "./commands/extract.ts";
-import { addInspectCommand } from "./commands/inspect.ts";
-import { addManagedListCommand } from "./commands/managed-list.ts";
-import { addManagedRemoveCommand } from "./commands/managed-remove.ts";
-import { addManagedSaveCommand } from "./commands/managed-save.ts";
-import { addRecoverCommand } from "./commands/recover.ts";
-import { addRestoreCommand } from "./commands/restore.ts";
-import { addSaveCommand } from "./commands/save.ts";
-import { addSnapshotCommand } from "./commands/snapshot.ts";
-import { addStartCommand } from "./commands/start.ts";
-import { addVerifyCommand } from "./commands/verify.ts";
 import { type ExitStatus, exitStatusOf } from "./exit.ts";
 import { type Output, openOutput } from "./output.ts";
 
@@ -34,6 +18,31 @@ Exit status:
 
 Sizes take K, M, G or T (binary) or 0x; addresses are unix:PATH, tcp:HOST:PORT or, to listen, fd:N.`;
 
+type AddCommand = (program: Command, output: Output, status: ExitStatus) => void;
+
+/** The commands, each registered by its own file, in the order of the help; a new one is one more line here. */
+const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
+  save: async () => (await import("./commands/save.ts")).addSaveCommand,
+  restore: async () => (await import("./commands/restore.ts")).addRestoreCommand,
+  snapshot: async () => (await import("./commands/snapshot.ts")).addSnapshotCommand,
+  "managed-save": async () => (await import("./commands/managed-save.ts")).addManagedSaveCommand,
+  start: async () => (await import("./commands/start.ts")).addStartCommand,
+  "managed-list": async () => (await import("./commands/managed-list.ts")).addManagedListCommand,
+  "managed-remove": async () => (await import("./commands/managed-remove.ts")).addManagedRemoveCommand,
+  inspect: async () => (await import("./commands/inspect.ts")).addInspectCommand,
+  verify: async () => (await import("./commands/verify.ts")).addVerifyCommand,
+  convert: async () => (await import("./commands/convert.ts")).addConvertCommand,
+  extract: async () => (await import("./commands/extract.ts")).addExtractCommand,
+  diff: async () => (await import("./commands/diff.ts")).addDiffCommand,
+  capabilities: async () => (await import("./commands/capabilities.ts")).addCapabilitiesCommand,
+  recover: async () => (await import("./commands/recover.ts")).addRecoverCommand,
+  demo: async () => (await import("./commands/demo.ts")).addDemoCommand,
+  bench: async () => (await import("./commands/bench.ts")).addBenchCommand,
+};
+
+/** Tells which commands there are. */
+const LISTS_COMMANDS = "capabilities";
+
 /**
  * Runs one command line (without node and script) and answers the exit status; every failure has been told by
  * then. Commands import the library and the logger only when they run, so that help and mistakes are quick.
@@ -41,7 +50,7 @@ Sizes take K, M, G or T (binary) or 0x; addresses are unix:PATH, tcp:HOST:PORT o
 export async function runCli(argv: readonly string[]): Promise<number> {
   const output = openOutput(argv);
   const status = { value: 0 };
-  const program = buildProgram(output, status);
+  const program = await buildProgram(argv, output, status);
   try {
     await program.parseAsync(argv, { from: "user" });
     return status.value;
@@ -53,8 +62,8 @@ export async function runCli(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** The commands, each registered by its own file; a new one is one more line here. */
-function buildProgram(output: Output, status: ExitStatus): Command {
+/** The one command that is asked for; all of them where they are to be listed, or where it is unknown. */
+async function buildProgram(argv: readonly string[], output: Output, status: ExitStatus): Promise<Command> {
   const program = new Command("multifd-helper")
     .description("Saves and restores QEMU virtual machines over parallel multifd channels.")
     .version(VERSION, "-V, --version", "print the version")
@@ -64,22 +73,10 @@ function buildProgram(output: Output, status: ExitStatus): Command {
     .exitOverride()
     // What commander would print about a wrong command line is told by output.failed, in one line.
     .configureOutput({ outputError: () => undefined });
-  addSaveCommand(program, output);
-  addRestoreCommand(program, output, status);
-  addSnapshotCommand(program, output);
-  addManagedSaveCommand(program, output, status);
-  addStartCommand(program, output, status);
-  addManagedListCommand(program, output);
-  addManagedRemoveCommand(program, output);
-  addInspectCommand(program, output);
-  addVerifyCommand(program, output);
-  addConvertCommand(program, output);
-  addExtractCommand(program, output);
-  addDiffCommand(program, output);
-  addCapabilitiesCommand(program, output);
-  addRecoverCommand(program, output);
-  addDemoCommand(program, output);
-  addBenchCommand(program, output);
+  const [name = ""] = argv;
+  const alone = Object.hasOwn(COMMANDS, name) && name !== LISTS_COMMANDS;
+  const asked = alone ? [COMMANDS[name] as () => Promise<AddCommand>] : Object.values(COMMANDS);
+  for (const load of asked) (await load())(program, output, status);
   return program;
 }
 

@@ -5,7 +5,7 @@ import type { Source } from "../io/source.ts";
 import { ControlBlock } from "../pool/control-block.ts";
 import type { Checked, CheckTask } from "../pool/messages.ts";
 import { readSlots } from "../pool/ring-plan.ts";
-import { CHECK } from "../pool/run-pool.ts";
+import { CHECK } from "../pool/worker-code.ts";
 import { labelOf, nameOf } from "./image-facts.ts";
 import { Meter } from "./meter.ts";
 import type { RunOptions } from "./options.ts";

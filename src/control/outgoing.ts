@@ -1,4 +1,4 @@
-import type { WorkerCode } from "../pool/run-pool.ts";
+import type { WorkerCode } from "../pool/worker-code.ts";
 import type { ChannelName, ImageFacts } from "./events.ts";
 
 /**

@@ -1,5 +1,6 @@
 import type { ControlBlock } from "../pool/control-block.ts";
-import { RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
+import { RunPool, threadCount } from "../pool/run-pool.ts";
+import type { WorkerCode } from "../pool/worker-code.ts";
 import { whenAborted } from "./cancellation.ts";
 import type { ProgressEvent } from "./events.ts";
 import type { RunOptions } from "./options.ts";

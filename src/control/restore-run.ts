@@ -1,7 +1,7 @@
 import { parseAddress } from "../channels/address.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
 import type { Source } from "../io/source.ts";
-import type { WorkerCode } from "../pool/run-pool.ts";
+import type { WorkerCode } from "../pool/worker-code.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import { checkImage } from "./check-image.ts";
 import type { CompletedEvent } from "./events.ts";

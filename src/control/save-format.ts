@@ -4,7 +4,7 @@ import type { Target } from "../io/image-target/target.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
 import type { IntakeTask, TakenIn } from "../pool/messages.ts";
 import { drainPlan } from "../pool/ring-plan.ts";
-import type { WorkerCode } from "../pool/run-pool.ts";
+import type { WorkerCode } from "../pool/worker-code.ts";
 import type { ImageFacts } from "./events.ts";
 import type { SaveOptions } from "./options.ts";
 import type { Streams } from "./streams.ts";
@@ -33,6 +33,13 @@ export interface FormatParts {
 }
 
 export type FormatMaker = (parts: FormatParts) => SaveFormat;
+
+/** What a save does otherwise than its options say. */
+export interface SaveRunParts {
+  /** Another task than the format's own: lets tests put faults and delays below the data path. */
+  readonly code?: WorkerCode | undefined;
+  readonly makeFormat?: FormatMaker | undefined;
+}
 
 /** Which image this is, from its start on. */
 export interface ImageIdentity {

@@ -7,7 +7,7 @@ import type { Source } from "../io/source.ts";
 import { readBlock, StoredChecksums } from "../pool/block-reader.ts";
 import type { FeedTask, OutgoingTask } from "../pool/messages.ts";
 import { readSlots } from "../pool/ring-plan.ts";
-import { FEED } from "../pool/run-pool.ts";
+import { FEED } from "../pool/worker-code.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import { imageFacts, nameOf } from "./image-facts.ts";
 import type { RestoreOptions } from "./options.ts";

@@ -1,6 +1,6 @@
 import { type SealEvidence, SUPERBLOCK_BYTES } from "../formats/image/model.ts";
 import type { Drained, DrainTask, IntakeTask, TakenIn } from "../pool/messages.ts";
-import { DRAIN, type WorkerCode } from "../pool/run-pool.ts";
+import { DRAIN, type WorkerCode } from "../pool/worker-code.ts";
 import type { ImageFacts } from "./events.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "./save-format.ts";
 import { invalidate, seal } from "./seal.ts";

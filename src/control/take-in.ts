@@ -2,9 +2,11 @@ import type { Address } from "../channels/address.ts";
 import type { Connection } from "../channels/handover.ts";
 import { Listener } from "../channels/listener.ts";
 import type { MultifdError } from "../errors.ts";
+import { Lazy } from "../lazy.ts";
 import { type ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
 import type { TakenIn } from "../pool/messages.ts";
-import { RunPool, threadCount, type WorkerCode } from "../pool/run-pool.ts";
+import type { RunPool } from "../pool/run-pool.ts";
+import type { WorkerCode } from "../pool/worker-code.ts";
 import { whenAborted } from "./cancellation.ts";
 import type { Meter } from "./meter.ts";
 import type { Log, SaveOptions } from "./options.ts";
@@ -18,14 +20,20 @@ export interface IntakePlan {
   readonly address: Address;
   readonly control: ControlBlock;
   readonly meter: Meter;
+  /** Once it listens. */
+  readonly begin: () => Promise<Intake>;
+  /** About ten times a second. */
+  readonly onTick?: () => void;
+}
+
+/** What becomes of the connections. */
+export interface Intake {
   readonly code: WorkerCode;
   /** Whether connections wait for each other at barriers. */
   readonly barriers: boolean;
   /** Once, when somebody has come and before anything is written. */
-  readonly prepare: () => Promise<void>;
-  readonly task: (number: number, connection: Connection) => object;
-  /** About ten times a second. */
-  readonly onTick?: () => void;
+  prepare(): Promise<void>;
+  task(number: number, connection: Connection): object;
 }
 
 /** What of a save's options concerns its connections. */
@@ -53,7 +61,8 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
   const { control, meter } = plan;
   const log = options.log ?? SILENT;
   const tell = teller(options);
-  let pool: RunPool | null = null;
+  const intake = new Lazy(plan.begin);
+  const workers = new Lazy(async () => openPool((await intake.get()).code, options));
   let listener: Listener | null = null;
   const warnOfReturnPath = returnPathWarning(control, log);
   const reception = new Reception({
@@ -61,8 +70,11 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
     channels: options.channels,
     connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
     stallTimeoutMs: options.stallTimeoutMs ?? 0,
-    prepare: plan.prepare,
-    drain: (number, connection) => (pool as RunPool).run<TakenIn>(plan.task(number, connection)),
+    prepare: async () => (await intake.get()).prepare(),
+    drain: async (number, connection) => {
+      const task = (await intake.get()).task(number, connection);
+      return (await workers.get()).run<TakenIn>(task);
+    },
     drainBacklog: async () => listener?.drainBacklog(),
     refused: () => listener?.refused ?? 0,
     onTick: () => {
@@ -77,6 +89,10 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
     },
     onIgnored: (connection) => log.info({ connection }, "a connection closed without a word: ignored"),
   });
+  const begin = async (listening: Listener): Promise<void> => {
+    await workers.get();
+    if ((await intake.get()).barriers) await countParties(control, reception, listening);
+  };
   const unwatch = whenAborted(options.signal, (error) => reception.fail(error));
   try {
     listener = await Listener.open(plan.address, {
@@ -87,20 +103,22 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
       onConnection: (connection) => reception.accept(connection),
       onError: (error) => reception.fail(error),
     });
-    // Its threads start while QEMU connects: listening does not wait for them.
-    pool = new RunPool(plan.code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1));
     tell({ event: "listening", address: listener.address });
-    if (plan.barriers) {
-      countParties(control, reception, listener).catch((error: MultifdError) => reception.fail(error));
-    }
+    begin(listener).catch((error: MultifdError) => reception.fail(error));
     return await reception.result;
   } finally {
     unwatch();
     control.setFinished();
     reception.close();
     await listener?.close();
-    await pool?.close();
+    await (await workers.got?.catch(() => null))?.close();
   }
+}
+
+/** The threads start while QEMU connects: whoever waits for `listening` need not wait for them. */
+async function openPool(code: WorkerCode, { workers, channels }: IntakeOptions): Promise<RunPool> {
+  const { RunPool, threadCount } = await import("../pool/run-pool.ts");
+  return new RunPool(code, threadCount(workers, (channels ?? MAX_CONNECTIONS) + 1));
 }
 
 function progressOf(reception: Reception, control: ControlBlock) {

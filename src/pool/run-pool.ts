@@ -3,25 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Piscina } from "piscina";
 import { fromFailure, MultifdError } from "../errors.ts";
 import type { Answer } from "./messages.ts";
-
-/** Where a task's code lives. Files of workers/ are named by URL only: no module of src imports them. */
-export interface WorkerCode {
-  readonly url: URL;
-  /** Name of the exported function. */
-  readonly name: string;
-}
-
-export const DRAIN: WorkerCode = { url: new URL("../../workers/drain.js", import.meta.url), name: "drain" };
-export const PLACE: WorkerCode = { url: new URL("../../workers/place.js", import.meta.url), name: "place" };
-export const FEED: WorkerCode = { url: new URL("../../workers/feed.js", import.meta.url), name: "feed" };
-export const SYNTHESISE: WorkerCode = {
-  url: new URL("../../workers/synthesise.js", import.meta.url),
-  name: "synthesise",
-};
-export const CHECK: WorkerCode = { url: new URL("../../workers/check.js", import.meta.url), name: "check" };
-export const POUR: WorkerCode = { url: new URL("../../workers/pour.js", import.meta.url), name: "pour" };
-export const WALK: WorkerCode = { url: new URL("../../workers/walk.js", import.meta.url), name: "walk" };
-export const PAGES: WorkerCode = { url: new URL("../../workers/pages.js", import.meta.url), name: "pages" };
+import type { WorkerCode } from "./worker-code.ts";
 
 /** Far more than a thread needs to load its code, even on a busy machine. */
 const LOADING_MS = 5000;

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { DRAIN, RunPool } from "../../src/pool/run-pool.ts";
+import { RunPool } from "../../src/pool/run-pool.ts";
+import { DRAIN } from "../../src/pool/worker-code.ts";
 
 const THREADS = 8;
 const POOLS = 8;

@@ -158,7 +158,7 @@ describe("waiting", () => {
   });
 
   test("a channel that never comes", async () => {
-    const { helper, peer } = await save("--connect-timeout", "2", "--channels", "2");
+    const { helper, peer } = await save("--connect-timeout", "3", "--channels", "2");
     await peer.playWithoutEnd(tinyMigration(2).slice(0, 2));
     expect(await helper.failure()).toMatchObject({
       status: 6,

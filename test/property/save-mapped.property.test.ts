@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { runSave } from "../../src/control/save-run.ts";
 import { inspect, type SaveOptions, verify } from "../../src/index.ts";
-import type { WorkerCode } from "../../src/pool/run-pool.ts";
+import type { WorkerCode } from "../../src/pool/worker-code.ts";
 import { buildRandomMigration, type RandomMigration } from "../support/random-migration.ts";
 import { expectMappedEqualsModel } from "../support/random-migration-mapped.ts";
 import { sendMigration } from "../support/random-migration-sender.ts";

@@ -5,7 +5,7 @@ import { flush, shrink } from "../../io/image-target/durability.ts";
 import type { IntakeTask, PlaceTask, TakenIn } from "../../pool/messages.ts";
 import { type RamMemory, RamTables, reserveRamMemory } from "../../pool/placing/ram-tables.ts";
 import { newRegionBits } from "../../pool/placing/regions.ts";
-import { PLACE, type WorkerCode } from "../../pool/run-pool.ts";
+import { PLACE, type WorkerCode } from "../../pool/worker-code.ts";
 import type { ImageFacts } from "../events.ts";
 import { punchAbsent } from "../mapped-ram/absent.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "../save-format.ts";

@@ -6,7 +6,7 @@ import { ControlBlock } from "../../pool/control-block.ts";
 import { digestOf, type RamMemory, RamTables, reserveRamMemory } from "../../pool/placing/ram-tables.ts";
 import { newRegionBits } from "../../pool/placing/regions.ts";
 import { drainPlan } from "../../pool/ring-plan.ts";
-import { PLACE } from "../../pool/run-pool.ts";
+import { PLACE } from "../../pool/worker-code.ts";
 import { throwIfAborted } from "../cancellation.ts";
 import { isPresent } from "../mapped-ram/absent.ts";
 import { Meter } from "../meter.ts";
@@ -86,9 +86,11 @@ async function digestsOf(options: RunOptions): Promise<RamTables> {
     const taken = await transfer(options, plan, ({ listen, signal, onEvent }) =>
       takeIn(
         {
-          ...{ address: parseAddress(listen), control, meter: new Meter(), code: PLACE, barriers: true },
-          prepare: () => Promise.resolve(),
-          task: (connection, { workerFd }) => digestTask(connection, workerFd, control, ram),
+          ...{ address: parseAddress(listen), control, meter: new Meter() },
+          begin: async () => ({
+            ...{ code: PLACE, barriers: true, prepare: () => Promise.resolve() },
+            task: (connection, { workerFd }) => digestTask(connection, workerFd, control, ram),
+          }),
         },
         {
           ...{ image: options.image, channels, signal, onEvent },

@@ -6,7 +6,7 @@ import { MAIN_HEADER_BYTES } from "../../formats/mapped-ram/synthesis.ts";
 import { readSpan } from "../../io/file-io.ts";
 import type { Source } from "../../io/source.ts";
 import type { OutgoingTask, PourTask } from "../../pool/messages.ts";
-import { POUR } from "../../pool/run-pool.ts";
+import { POUR } from "../../pool/worker-code.ts";
 import { kindOfFile } from "../foreign/kind.ts";
 import { compressedInside, openLibvirt } from "../foreign/libvirt.ts";
 import { type MappedContents, openContents } from "../mapped-ram/contents.ts";

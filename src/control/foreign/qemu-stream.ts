@@ -5,7 +5,7 @@ import type { MainSummary } from "../../formats/migration/summary.ts";
 import type { Source } from "../../io/source.ts";
 import { ControlBlock } from "../../pool/control-block.ts";
 import type { Walked, WalkTask } from "../../pool/messages.ts";
-import { WALK } from "../../pool/run-pool.ts";
+import { WALK } from "../../pool/worker-code.ts";
 import { Meter } from "../meter.ts";
 import type { RunOptions } from "../options.ts";
 import { readInParallel } from "../reading-run.ts";

@@ -3,7 +3,7 @@ import { MAPPED_RAM } from "../../formats/migration/configuration.ts";
 import type { IntakeTask, Placed, PlacedMain, PlaceTask, TakenIn } from "../../pool/messages.ts";
 import { type RamMemory, RamTables, reserveRamMemory } from "../../pool/placing/ram-tables.ts";
 import { newRegionBits } from "../../pool/placing/regions.ts";
-import { PLACE, type WorkerCode } from "../../pool/run-pool.ts";
+import { PLACE, type WorkerCode } from "../../pool/worker-code.ts";
 import type { ImageFacts } from "../events.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "../save-format.ts";
 import type { Streams } from "../streams.ts";

@@ -20,7 +20,7 @@ import { readSpan } from "../../io/file-io.ts";
 import type { Source } from "../../io/source.ts";
 import type { ChannelPart, CheckedStep, MainPart, OutgoingTask, SynthesisTask } from "../../pool/messages.ts";
 import { pagesPlan, type RingPlan } from "../../pool/ring-plan.ts";
-import { SYNTHESISE } from "../../pool/run-pool.ts";
+import { SYNTHESISE } from "../../pool/worker-code.ts";
 import type { ImageFacts } from "../events.ts";
 import { DEFAULT_CHANNELS, type RestoreOptions } from "../options.ts";
 import type { OutgoingPlan } from "../outgoing.ts";

@@ -2,7 +2,7 @@ import { availableParallelism } from "node:os";
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
 import { ControlBlock } from "../../pool/control-block.ts";
 import type { PagesRead, PagesTask, PagesWork } from "../../pool/messages.ts";
-import { PAGES } from "../../pool/run-pool.ts";
+import { PAGES } from "../../pool/worker-code.ts";
 import { Meter } from "../meter.ts";
 import type { RunOptions } from "../options.ts";
 import { readInParallel } from "../reading-run.ts";

@@ -6,7 +6,7 @@ import type { BorrowedImage } from "../messages.ts";
 /** Below this, what O_DIRECT costs is not the bytes but the room that it has to find for each write. */
 const SHORT_BYTES = 32 * 1024;
 /** As much is left to the page cache before the kernel is told to write it out and to forget it. */
-const CACHED_BYTES = 16 * 1024 * 1024;
+const CACHED_BYTES = 8 * 1024 * 1024;
 /**
  * Larger pages of the processor, or blocks of the file system, hold neighbours that others write with O_DIRECT at the same
  * time, and network file systems, which give larger ones, change from one way to the other by flushing all.

@@ -38,6 +38,7 @@ export async function watchOutgoing(
   onProgress: (progress: QemuFigures) => Promise<void>,
   mayEnd: () => boolean,
 ): Promise<Outcome> {
+  let continued = false;
   for (;;) {
     throwIfAborted(signal);
     let info: MigrationInfo;
@@ -51,9 +52,10 @@ export async function watchOutgoing(
     if (status === "completed") return "completed";
     if (status === "failed" || status === "cancelled") throw failure(status, info["error-desc"]);
     await onProgress(progressOf(info));
-    if (status === AT_SWITCHOVER && mayEnd()) {
+    if (status === AT_SWITCHOVER && !continued && mayEnd()) {
+      // Once: QEMU says that it waits for a moment longer, and refuses a second time when it does not.
       await monitor.execute("migrate-continue", { state: AT_SWITCHOVER });
-      continue;
+      continued = true;
     }
     await sleep(POLL_MS, undefined, { signal }).catch(() => {
       throw cancelled(signal);

@@ -80,7 +80,7 @@ test("every option of save reaches the library", async () => {
     confirm: undefined,
     signal: expect.any(AbortSignal),
     onEvent: expect.any(Function),
-    log: expect.objectContaining({ level: "error" }),
+    log: expect.objectContaining({ warn: expect.any(Function) }),
   });
 });
 
