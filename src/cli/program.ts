@@ -37,6 +37,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<AddCommand>>> = {
   capabilities: async () => (await import("./commands/capabilities.ts")).addCapabilitiesCommand,
   recover: async () => (await import("./commands/recover.ts")).addRecoverCommand,
   demo: async () => (await import("./commands/demo.ts")).addDemoCommand,
+  bench: async () => (await import("./commands/bench.ts")).addBenchCommand,
 };
 
 /** Tells which commands there are. */

@@ -20,6 +20,7 @@ const COMMANDS = [
   "recover",
   "capabilities",
   "demo",
+  "bench",
 ] as const;
 
 const helps = new Map<string, ReturnType<typeof runCommand>>();
