@@ -33,6 +33,7 @@ const ANSWERING: readonly string[] = [
   "inspect",
   "capabilities",
   "demo",
+  "bench",
   "recover",
   "managed-list",
   "managed-remove",

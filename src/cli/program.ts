@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import { MultifdError, toFailure } from "../errors.ts";
 import { VERSION } from "../version.ts";
+import { addBenchCommand } from "./commands/bench.ts";
 import { addCapabilitiesCommand } from "./commands/capabilities.ts";
 import { addConvertCommand } from "./commands/convert.ts";
 import { addDemoCommand } from "./commands/demo.ts";
@@ -78,6 +79,7 @@ function buildProgram(output: Output, status: ExitStatus): Command {
   addCapabilitiesCommand(program, output);
   addRecoverCommand(program, output);
   addDemoCommand(program, output);
+  addBenchCommand(program, output);
   return program;
 }
 

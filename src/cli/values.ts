@@ -8,6 +8,8 @@ export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "silent"] 
 
 const UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
 
+const MIB = 2 ** 20;
+const LEAST_RAM = 16 * MIB;
 /** A setTimeout beyond 2^31-1 ms would fire at once. */
 const MAX_SECONDS = 2_147_483;
 
@@ -28,6 +30,13 @@ export function parsePositiveSize(text: string, what: string): number {
   const bytes = parseSize(text, what);
   if (bytes === 0) throw usage(`${what} must be more than 0 bytes`);
   return bytes;
+}
+
+/** The RAM of a guest that we start ourselves: whole MiB. */
+export function parseRam(text: string, what: string): number {
+  const bytes = parsePositiveSize(text, what);
+  if (bytes >= LEAST_RAM && bytes % MIB === 0) return bytes;
+  throw usage(`${what} wants whole MiB, at least 16M, and ${text} is ${bytes} bytes`);
 }
 
 /** Seconds with decimals, as milliseconds. */
@@ -59,6 +68,15 @@ export function parseChoice<T extends string>(choices: readonly T[]): (text: str
     const choice = choices.find((candidate) => candidate === text);
     if (choice === undefined) throw usage(`${what} is one of ${choices.join(", ")}, not ${quote(text)}`);
     return choice;
+  };
+}
+
+/** "1,2,4": several values, each once. */
+export function parseList<T>(parse: (text: string, what: string) => T): (text: string, what: string) => T[] {
+  return (text, what) => {
+    const values = text.split(",").map((part) => parse(part.trim(), what));
+    if (new Set(values).size === values.length) return values;
+    throw usage(`${what} has a value twice: ${quote(text)}`);
   };
 }
 

@@ -46,7 +46,7 @@ function key(seed: number): Buffer {
 }
 
 /** Turns a chunk of random bytes into the mix; the first byte of chunk and page decides what becomes of it. */
-function shapePages(chunk: Buffer, firstPage: number): void {
+export function shapePages(chunk: Buffer, firstPage: number): void {
   const runKind = chunk.readUInt8(0);
   if (runKind < 32) return void chunk.fill(0);
   if (runKind < 64) return;

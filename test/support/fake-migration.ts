@@ -1,8 +1,10 @@
 import { Buffer } from "node:buffer";
+import { type ModernMain, modernMain, RAM_ID, tail } from "../../src/bench/generator/migration.ts";
 import * as wire from "./stream-builder.ts";
 
+export { tail };
+
 const PAGES_PER_PACKET = 128;
-const RAM_ID = 2;
 
 /** A guest as small as a test wants it. */
 export interface FakeMigrationOptions {
@@ -48,34 +50,47 @@ export function buildMigration(options: FakeMigrationOptions = {}): FakeMigratio
   const pages = listPages(blocks, options.zeroEvery ?? 3);
   const dirty = pages.filter((_, i) => i % 5 === 0);
   const rounds = [pages, ...Array.from({ length: options.extraRounds ?? 1 }, () => dirty)];
-  const multifd = Array.from({ length: channels }, (_, id) => [wire.initPacket(id, uuid)]);
-  const flush = style === "10" && channels > 0 ? [wire.flushWord] : [];
-  const machine = options.machine ?? (style === "10" ? "pc-q35-10.0" : "pc-q35-7.2");
-
-  const list = Buffer.concat([wire.blockList(blocks), ...flush, wire.eosWord]);
-  const main = [wire.configuration({ machine }), wire.startSection(RAM_ID, list)];
-  for (const channel of multifd) channel.push(wire.syncPacket());
-  for (const [i, round] of rounds.entries()) {
+  const multifd = Array.from({ length: channels }, (_, id) => [wire.initPacket(id, uuid), wire.syncPacket()]);
+  const records = rounds.map((round) => {
     const onMain = round.filter((page) => channels === 0 || (style === "7.2" && page.zero));
     const onChannels = round.filter((page) => !onMain.includes(page));
     for (const [id, channel] of multifd.entries()) {
       const share = onChannels.filter((_, n) => n % channels === id);
       channel.push(...(style === "7.2" ? oldPackets(share, options) : newPackets(share, options)));
     }
-    const section = i === rounds.length - 1 && style === "7.2" ? wire.endSection : wire.partSection;
-    main.push(section(RAM_ID, Buffer.concat([records(onMain), ...flush, wire.eosWord])));
-  }
-  if (style === "10") main.push(wire.command(11), wire.endSection(RAM_ID, wire.eosWord));
-  main.push(tail(options.devices ?? { timer: Buffer.alloc(40, 0x11), cpu: Buffer.alloc(600, 0x7e) }));
-  return { main: Buffer.concat(main), channels: multifd.map((packets) => Buffer.concat(packets)) };
+    return recordsOf(onMain);
+  });
+  const machine = options.machine ?? (style === "10" ? "pc-q35-10.0" : "pc-q35-7.2");
+  const devices = options.devices ?? { timer: Buffer.alloc(40, 0x11), cpu: Buffer.alloc(600, 0x7e) };
+  const main =
+    style === "7.2"
+      ? oldMain(machine, blocks, records, devices)
+      : wholeOf(modernMain({ machine, blocks, multifd: channels > 0, passes: records, devices }));
+  return { main, channels: multifd.map((packets) => Buffer.concat(packets)) };
 }
 
-/** Device sections, EOF byte and vmdescription. */
-export function tail(devices: Readonly<Record<string, Buffer>>): Buffer {
-  const names = Object.keys(devices);
-  const sections = Object.entries(devices).map(([name, state], i) => wire.fullSection(40 + i, name, state));
-  const description = wire.vmdescription(wire.vmdescriptionJson(names));
-  return Buffer.concat([...sections, wire.eofByte, description]);
+function wholeOf({ start, passes, end }: ModernMain): Buffer {
+  return Buffer.concat([start, ...passes, end]);
+}
+
+/** 7.2: EOS is the barrier, and the last pages travel in RAM's END. */
+function oldMain(
+  machine: string,
+  blocks: readonly wire.BlockSpec[],
+  records: readonly Buffer[],
+  devices: Readonly<Record<string, Buffer>>,
+): Buffer {
+  const sections = records.map((pages, i) => {
+    const section = i === records.length - 1 ? wire.endSection : wire.partSection;
+    return section(RAM_ID, Buffer.concat([pages, wire.eosWord]));
+  });
+  const list = Buffer.concat([wire.blockList(blocks), wire.eosWord]);
+  return Buffer.concat([
+    wire.configuration({ machine }),
+    wire.startSection(RAM_ID, list),
+    ...sections,
+    tail(devices),
+  ]);
 }
 
 function listPages(blocks: readonly wire.BlockSpec[], zeroEvery: number): Page[] {
@@ -93,7 +108,7 @@ export function pageContent(block: string, address: number): Buffer {
   return Buffer.alloc(wire.PAGE_BYTES, `${block}@${address.toString(16)};`);
 }
 
-function records(pages: readonly Page[]): Buffer {
+function recordsOf(pages: readonly Page[]): Buffer {
   let last: string | null = null;
   const out = pages.map(({ block, address, zero }) => {
     const name = block === last ? null : block;

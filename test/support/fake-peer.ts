@@ -1,9 +1,8 @@
-import { once } from "node:events";
-import net from "node:net";
+import type net from "node:net";
+import { connected, dial } from "../../src/bench/generator/dial.ts";
 import { buildMigration, type FakeMigration, type FakeMigrationOptions } from "./fake-migration.ts";
 import { asUser } from "./other-user.ts";
 
-const CONNECT_MS = 10_000;
 const PAGE = 4096;
 
 /** A QEMU that connects to a helper's socket and says whatever a test wants. */
@@ -23,12 +22,11 @@ export class FakePeer {
 
   /** One connection, on which nothing was said yet. Its errors are expected: helpers that give up close it. */
   async connect(): Promise<net.Socket> {
-    const call = (): net.Socket => net.connect({ ...endpoint(this.#address), allowHalfOpen: true });
+    const call = (): net.Socket => dial(this.#address);
     const socket = this.#uid === undefined ? call() : asUser(this.#uid, call);
     socket.on("error", () => undefined).resume();
     this.#sockets.push(socket);
-    await once(socket, "connect", { signal: AbortSignal.timeout(CONNECT_MS) });
-    return socket;
+    return await connected(socket);
   }
 
   /** Connections for all streams first, as QEMU does; then every byte, and the ends. */
@@ -70,11 +68,4 @@ export function largeMigration(channels: number, bytes: number): Buffer[] {
     zeroEvery: 0,
     extraRounds: 0,
   });
-}
-
-function endpoint(address: string): { path: string } | { host: string; port: number } {
-  const [, path] = /^unix:(.*)$/s.exec(address) ?? [];
-  if (path !== undefined) return { path };
-  const [, host = "", port] = /^tcp:\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
-  return { host, port: Number(port) };
 }

@@ -1,18 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Readable, Writable } from "node:stream";
-import { fileURLToPath } from "node:url";
 import { afterEach } from "vitest";
+import { MAIN, parseEvent, type SeenEvent } from "../../src/bench/helper-process.ts";
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+export type { SeenEvent };
+
 /** Far above what anything here takes on a busy machine; only a hang gets there. */
 const PATIENCE_MS = 30_000;
-
-/** One line of `--json`, as a manager sees it: any JSON object with a name. */
-export interface SeenEvent {
-  readonly event: string;
-  readonly time: string;
-  readonly [field: string]: unknown;
-}
 
 export interface HelperOptions {
   /** Descriptors of this process that the helper inherits, as 3, 4, … */
@@ -185,14 +179,4 @@ export function useHelpers(): StartHelper {
     started.push(helper);
     return helper;
   };
-}
-
-function parseEvent(line: string): SeenEvent | null {
-  try {
-    const value: unknown = JSON.parse(line);
-    const isEvent = typeof value === "object" && value !== null && "event" in value && "time" in value;
-    return isEvent ? (value as SeenEvent) : null;
-  } catch {
-    return null;
-  }
 }

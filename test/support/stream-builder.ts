@@ -1,42 +1,30 @@
 import { Buffer } from "node:buffer";
+import * as main from "../../src/formats/migration/main-writer.ts";
+import * as packets from "../../src/formats/migration/packet-writer.ts";
+import { be16, be32, be64, counted, u8 } from "../../src/formats/migration/words.ts";
 
 /**
- * Bytes as a migrating QEMU sends them, for tests and fake peers. Small functions return the pieces of a
- * stream; buildMigration() puts them together to a whole one that covers its RAM.
+ * Bytes as a migrating QEMU sends them, for tests and fake peers: the pieces that the generator of `bench` makes its
+ * streams of, and what only tests need, because no QEMU sends it so. buildMigration() puts them together to a whole one
+ * that covers its RAM.
  */
 
 export const PAGE_BYTES = 4096;
 export const ZERO_UUID = "00000000-0000-0000-0000-000000000000";
 
-export function u8(value: number): Buffer {
-  return Buffer.from([value]);
-}
-
-export function be16(value: number): Buffer {
-  const bytes = Buffer.alloc(2);
-  bytes.writeUInt16BE(value);
-  return bytes;
-}
-
-export function be32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
-  return bytes;
-}
-
-export function be64(value: number): Buffer {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64BE(BigInt(value));
-  return bytes;
-}
-
-function counted(text: string): Buffer {
-  return Buffer.concat([u8(text.length), Buffer.from(text, "latin1")]);
-}
-
-function uuidBytes(uuid: string): Buffer {
-  return Buffer.from(uuid.replaceAll("-", ""), "hex");
-}
+export {
+  type BlockSpec,
+  command,
+  endSection,
+  eofByte,
+  eosWord,
+  flushWord,
+  fullSection,
+  partSection,
+  startSection,
+  vmdescriptionJson,
+} from "../../src/formats/migration/main-writer.ts";
+export { be16, be32, be64, u8 };
 
 // ---- main channel: skeleton
 
@@ -49,80 +37,40 @@ export interface ConfigurationOptions {
 
 /** Magic, version and the CONFIGURATION section. */
 export function configuration(options: ConfigurationOptions = {}): Buffer {
-  const machine = options.machine ?? "pc-q35-7.2";
-  const parts = [Buffer.from("QEVM"), be32(3), u8(0x07), be32(machine.length), Buffer.from(machine)];
+  const parts: Buffer[] = [];
   if (options.pageBits !== undefined) parts.push(subsection("target-page-bits", be32(options.pageBits)));
   if (options.capabilities !== undefined) {
     const names = Buffer.concat(options.capabilities.map(counted));
     parts.push(subsection("capabilities", Buffer.concat([be32(options.capabilities.length), names])));
   }
   if (options.uuid !== undefined) parts.push(subsection("uuid", uuidBytes(options.uuid)));
-  return Buffer.concat(parts);
+  return main.configuration(options.machine ?? "pc-q35-7.2", ...parts);
 }
 
 export function subsection(name: string, fields: Buffer, version = 1): Buffer {
   return Buffer.concat([u8(0x05), counted(`configuration/${name}`), be32(version), fields]);
 }
 
-export function command(number: number, data: Buffer = Buffer.alloc(0)): Buffer {
-  return Buffer.concat([u8(0x08), be16(number), be16(data.length), data]);
-}
-
-function footer(id: number): Buffer {
-  return Buffer.concat([u8(0x7e), be32(id)]);
-}
-
-function named(type: number, id: number, name: string, version: number, payload: Buffer): Buffer {
-  const header = [u8(type), be32(id), counted(name), be32(0), be32(version)];
-  return Buffer.concat([...header, payload, footer(id)]);
-}
-
-export function startSection(id: number, payload: Buffer, name = "ram", version = 4): Buffer {
-  return named(0x01, id, name, version, payload);
-}
-
-export function partSection(id: number, payload: Buffer): Buffer {
-  return Buffer.concat([u8(0x02), be32(id), payload, footer(id)]);
-}
-
-export function endSection(id: number, payload: Buffer): Buffer {
-  return Buffer.concat([u8(0x03), be32(id), payload, footer(id)]);
-}
-
-export function fullSection(id: number, name: string, state: Buffer): Buffer {
-  return named(0x04, id, name, 1, state);
-}
-
-export const eofByte: Buffer = u8(0x00);
-
 /** `length` overrides the true one, for damaged streams. */
 export function vmdescription(json: string, length: number = json.length): Buffer {
-  return Buffer.concat([u8(0x06), be32(length), Buffer.from(json)]);
+  const section = main.vmdescription(json);
+  section.writeUInt32BE(length, 1);
+  return section;
 }
 
-export function vmdescriptionJson(devices: readonly string[], pageSize: number = PAGE_BYTES): string {
-  const list = devices.map((name) => ({ name, instance_id: 0, version: 1, fields: [] }));
-  return JSON.stringify({ page_size: pageSize, devices: list });
+function uuidBytes(uuid: string): Buffer {
+  return Buffer.from(uuid.replaceAll("-", ""), "hex");
 }
 
 // ---- main channel: RAM records
 
-export interface BlockSpec {
-  readonly name: string;
-  readonly bytes: number;
-}
-
 /** `withAddresses`: as x-ignore-shared sends it, with a guest physical address behind each length. */
-export function blockList(blocks: readonly BlockSpec[], withAddresses = false): Buffer {
-  const total = blocks.reduce((sum, block) => sum + block.bytes, 0);
-  const entries = blocks.map(({ name, bytes }) =>
-    Buffer.concat([counted(name), be64(bytes), ...(withAddresses ? [be64(0)] : [])]),
-  );
-  return Buffer.concat([be64(total + 0x004), ...entries]);
+export function blockList(blocks: readonly main.BlockSpec[], withAddresses = false): Buffer {
+  if (!withAddresses) return main.blockList(blocks);
+  const sizes = main.blockList(blocks).subarray(0, 8);
+  const entries = blocks.flatMap(({ name, bytes }) => [counted(name), be64(bytes), be64(0)]);
+  return Buffer.concat([sizes, ...entries]);
 }
-
-export const eosWord: Buffer = be64(0x010);
-export const flushWord: Buffer = be64(0x200);
 
 /** The first word of a record, with the block's name unless the record continues (`block` null). */
 export function recordHead(flag: number, address: number, block: string | null): Buffer {
@@ -149,7 +97,7 @@ export function compressedRecord(address: number, block: string | null, deflated
 // ---- multifd channels
 
 export function initPacket(id: number, uuid: string = ZERO_UUID): Buffer {
-  return Buffer.concat([be32(0x11223344), be32(1), uuidBytes(uuid), u8(id), Buffer.alloc(39)]);
+  return packets.initPacket(id, uuid);
 }
 
 export interface PacketSpec {
@@ -170,19 +118,15 @@ export function packet(spec: PacketSpec): Buffer {
   const normal = spec.normal ?? [];
   const zero = spec.zero ?? [];
   const payload = spec.payload ?? Buffer.alloc(normal.length * PAGE_BYTES, 0x5a);
-  const header = Buffer.alloc(1344);
-  header.writeUInt32BE(0x11223344, 0);
-  header.writeUInt32BE(1, 4);
-  header.writeUInt32BE(spec.flags ?? 0, 8);
-  header.writeUInt32BE(spec.pagesAllocated ?? 128, 12);
-  header.writeUInt32BE(normal.length, 16);
-  header.writeUInt32BE(spec.nextPacketSize ?? (normal.length > 0 ? payload.length : 0), 20);
-  header.writeBigUInt64BE(BigInt(spec.packetNumber ?? 0), 24);
-  header.writeUInt32BE(zero.length, 32);
-  header.write(spec.block ?? "", 64, "latin1");
-  for (const [i, offset] of [...normal, ...zero].entries()) {
-    header.writeBigUInt64BE(BigInt(offset), 320 + 8 * i);
-  }
+  const header = packets.pageHeader({
+    flags: spec.flags ?? 0,
+    allocated: spec.pagesAllocated ?? 128,
+    payloadBytes: spec.nextPacketSize ?? (normal.length > 0 ? payload.length : 0),
+    number: spec.packetNumber ?? 0,
+    block: spec.block ?? "",
+    normal,
+    zero,
+  });
   return normal.length > 0 ? Buffer.concat([header, payload]) : header;
 }
 

@@ -4,7 +4,7 @@ import { describeStep, doingAfter } from "../demo-page.ts";
 import { valued } from "../options.ts";
 import type { Output } from "../output.ts";
 import { runSession } from "../session.ts";
-import { parseInteger, parsePositiveSize, usage } from "../values.ts";
+import { parseInteger, parseRam } from "../values.ts";
 
 interface DemoFlags {
   readonly ram: number;
@@ -14,8 +14,7 @@ interface DemoFlags {
   readonly ramDir?: string;
 }
 
-const MIB = 2 ** 20;
-const LEAST_RAM = 16 * MIB;
+const GIB = 2 ** 30;
 
 const EXAMPLE = `
 Example:
@@ -29,7 +28,7 @@ export function addDemoCommand(program: Command, output: Output): void {
   program
     .command("demo")
     .description("Saves and restores a real VM before your eyes and compares its RAM.")
-    .addOption(valued("--ram <bytes>", "the guest's RAM", parseRam).default(1024 * MIB, "1G"))
+    .addOption(valued("--ram <bytes>", "the guest's RAM", parseRam).default(GIB, "1G"))
     .addOption(valued("--channels <n>", "multifd channels, 1 to 255", parseInteger(1, 255)).default(4))
     .option("--qemu <path>", "which QEMU (default: the newest here)")
     .option("--dir <path>", "where the image lies for a while (default: on a disk with room)")
@@ -67,9 +66,3 @@ export function addDemoCommand(program: Command, output: Output): void {
 }
 
 const CONCLUSION = "\nThe guest came back bit for bit.\n";
-
-function parseRam(text: string, what: string): number {
-  const bytes = parsePositiveSize(text, what);
-  if (bytes >= LEAST_RAM && bytes % MIB === 0) return bytes;
-  throw usage(`${what} wants whole MiB, at least 16M, and ${text} is ${bytes} bytes`);
-}

@@ -4,6 +4,7 @@ import { MAPPED_RAM } from "../migration/configuration.ts";
 import { RAM_FLAGS } from "../migration/ram-records.ts";
 import type { BarrierMode } from "../migration/summary.ts";
 import { PAGE_SIZE } from "../migration/wire.ts";
+import { be32, be64, counted } from "../migration/words.ts";
 import type { Landmarks, MappedBlock, MappedStream, RamSection } from "./model.ts";
 
 /**
@@ -148,20 +149,4 @@ function copied(start: number, end: number): MainStep {
 
 function isEmpty(step: MainStep): boolean {
   return (step.kind === "bytes" && step.bytes.length === 0) || (step.kind === "copied" && step.length === 0);
-}
-
-function counted(name: string): Buffer {
-  return Buffer.concat([Buffer.from([name.length]), Buffer.from(name, "latin1")]);
-}
-
-function be32(value: number): Buffer {
-  const word = Buffer.alloc(4);
-  word.writeUInt32BE(value);
-  return word;
-}
-
-function be64(value: number): Buffer {
-  const word = Buffer.alloc(8);
-  word.writeBigUInt64BE(BigInt(value));
-  return word;
 }

@@ -3,7 +3,16 @@ import { FLAG_SYNC, INIT_BYTES, MULTIFD_VERSION, PACKET_BYTES, PAGES_PER_PACKET 
 import { MULTIFD_MAGIC, PAGE_SIZE } from "./wire.ts";
 
 // As QEMU 10.0.2 fills them in, migration/multifd.c; 7.2.22 reads them, too.
-const AT = { flags: 8, allocated: 12, normal: 16, payload: 20, number: 24, block: 64, offsets: 320 } as const;
+const AT = {
+  flags: 8,
+  allocated: 12,
+  normal: 16,
+  payload: 20,
+  number: 24,
+  zero: 32,
+  block: 64,
+  offsets: 320,
+} as const;
 /** Where the init packet has the VM's UUID and the channel's number. */
 const INIT_AT = { uuid: 8, id: 24 } as const;
 
@@ -25,6 +34,42 @@ export function giveUuid(initPacket: Uint8Array, uuid: string): void {
   initPacket.set(Buffer.from(uuid.replaceAll("-", ""), "hex"), INIT_AT.uuid);
 }
 
+/** What the header of a packet says. */
+export interface PageHeader {
+  readonly flags: number;
+  /** 128 in packets with pages; QEMU 10 has 0 in those that are nothing but a SYNC. */
+  readonly allocated: number;
+  readonly payloadBytes: number;
+  readonly number: number;
+  readonly block: string;
+  /** Offsets in their block of the pages whose data follows, in its order. */
+  readonly normal: readonly number[];
+  /** Of the pages that are zero; a QEMU before 9.0 does not look at them. */
+  readonly zero: readonly number[];
+}
+
+/** A header, which stands before the packet's payload. @param into is overwritten */
+export function pageHeader(fields: PageHeader, into: Buffer = Buffer.alloc(PACKET_BYTES)): Buffer {
+  const { flags, allocated, payloadBytes, number, block, normal, zero } = fields;
+  into.fill(0);
+  into.writeUInt32BE(MULTIFD_MAGIC, 0);
+  into.writeUInt32BE(MULTIFD_VERSION, 4);
+  into.writeUInt32BE(flags, AT.flags);
+  into.writeUInt32BE(allocated, AT.allocated);
+  into.writeUInt32BE(normal.length, AT.normal);
+  into.writeUInt32BE(payloadBytes, AT.payload);
+  into.writeBigUInt64BE(BigInt(number), AT.number);
+  into.writeUInt32BE(zero.length, AT.zero);
+  into.write(block, AT.block, "latin1");
+  writeOffsets(into, AT.offsets, normal);
+  writeOffsets(into, AT.offsets + 8 * normal.length, zero);
+  return into;
+}
+
+function writeOffsets(into: Buffer, at: number, offsets: readonly number[]): void {
+  for (const [number, offset] of offsets.entries()) into.writeBigUInt64BE(BigInt(offset), at + 8 * number);
+}
+
 /** Writes packets of one channel, without a payload of their own: it follows each header. */
 export class PacketWriter {
   readonly #header = Buffer.alloc(PACKET_BYTES);
@@ -39,33 +84,24 @@ export class PacketWriter {
 
   /** A packet that is nothing but a SYNC. The answer is valid until the next call. */
   sync(): Uint8Array {
-    return this.#begin(FLAG_SYNC, 0);
+    const nothing = { payloadBytes: 0, block: "", normal: [], zero: [] };
+    return this.#write({ flags: FLAG_SYNC, allocated: 0, ...nothing });
   }
 
   /**
-   * The header of a packet with up to 128 pages of data.
-   * @param offsets of the pages in their block, in the order of their data
+   * The header of a packet with up to 128 pages.
+   * @param normal offsets in their block of the pages with data, in the order of the data
+   * @param zero of the pages that are zero
    * @returns valid until the next call
    */
-  pages(block: string, offsets: readonly number[]): Uint8Array {
-    const header = this.#begin(0, PAGES_PER_PACKET);
-    header.writeUInt32BE(offsets.length, AT.normal);
-    header.writeUInt32BE(offsets.length * PAGE_SIZE, AT.payload);
-    header.write(block, AT.block, "latin1");
-    for (const [number, offset] of offsets.entries()) {
-      header.writeBigUInt64BE(BigInt(offset), AT.offsets + 8 * number);
-    }
-    return header;
+  pages(block: string, normal: readonly number[], zero: readonly number[] = []): Uint8Array {
+    const payloadBytes = normal.length * PAGE_SIZE;
+    return this.#write({ flags: 0, allocated: PAGES_PER_PACKET, payloadBytes, block, normal, zero });
   }
 
-  #begin(flags: number, allocated: number): Buffer {
-    const header = this.#header.fill(0);
-    header.writeUInt32BE(MULTIFD_MAGIC, 0);
-    header.writeUInt32BE(MULTIFD_VERSION, 4);
-    header.writeUInt32BE(flags, AT.flags);
-    header.writeUInt32BE(allocated, AT.allocated);
-    header.writeBigUInt64BE(BigInt(this.#number), AT.number);
+  #write(fields: Omit<PageHeader, "number">): Uint8Array {
+    const number = this.#number;
     this.#number += this.#step;
-    return header;
+    return pageHeader({ ...fields, number }, this.#header);
   }
 }
