@@ -172,7 +172,7 @@ async function starting({ socket, file, signal }: Stage): Promise<Way<Sample>[]>
       run: async () => {
         const program = startHelper(["save", file("never"), "--listen", `unix:${socket("start")}`], signal);
         const ms = (await program.said(LISTENING)) - program.startedAt;
-        await program.kill();
+        await program.stop();
         return { ms };
       },
     },

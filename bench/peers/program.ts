@@ -73,9 +73,9 @@ export class Program {
     return Promise.race([heard, silent]);
   }
 
-  /** Ends it early, and waits for that. */
-  async kill(): Promise<void> {
-    this.#child.kill("SIGKILL");
+  /** Has it clean up and end early, and waits for that. */
+  async stop(): Promise<void> {
+    this.#child.kill("SIGTERM");
     await this.ended.catch(() => undefined);
   }
 }
