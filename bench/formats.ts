@@ -1,7 +1,8 @@
-import { randomFillSync } from "node:crypto";
 import { open, readFile, rm, stat } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
+import { fillGuest } from "../src/bench/guest-fill.ts";
+import { median } from "../src/bench/statistics.ts";
 import { findQemus } from "../src/vm/find-qemu.ts";
 import { type FileGuest, FileLab, migrate, plainSettings, set } from "../test/support/file-lab.ts";
 
@@ -40,16 +41,6 @@ const WAYS: readonly Way[] = ["stream", "mapped-ram", "qemu"];
 interface Taken {
   readonly ms: number[];
   diskBytes: number;
-}
-
-async function randomRam(path: string): Promise<void> {
-  const chunk = Buffer.alloc(MIB);
-  const file = await open(path, "r+");
-  try {
-    for (let at = 0; at < ramBytes; at += MIB) await file.write(randomFillSync(chunk), 0, MIB, at);
-  } finally {
-    await file.close();
-  }
 }
 
 /** Real memory, as `extract` gives it, over and over until the guest is full. */
@@ -98,10 +89,6 @@ async function compare(guest: FileGuest, channels: number): Promise<ReadonlyMap<
   return taken;
 }
 
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] as number;
-}
-
 function row(...cells: readonly string[]): void {
   console.log(cells.map((cell, n) => (n === 1 ? cell.padEnd(12) : cell.padStart(12))).join(" "));
 }
@@ -111,7 +98,8 @@ if (binary === undefined) throw new Error("needs QEMU 10 or later: run npm test 
 const lab = await FileLab.open();
 try {
   const guest = await lab.source({ binary, ramBytes });
-  if (values.fill === "random") await randomRam(guest.ram?.path as string);
+  if (values.fill === "random")
+    await fillGuest(guest.ram?.path as string, ramBytes, "random", new AbortController().signal);
   if (fromFile) await memoryFrom(values.fill, guest.ram?.path as string);
   const load = loadavg()[0]?.toFixed(1);
   console.log(
