@@ -139,13 +139,13 @@ describe("sets of channels that cannot be", () => {
 
 describe("peers that take their time", () => {
   test("ten that connect and say nothing: --connect-timeout ends it", async () => {
-    const run = await save("--connect-timeout", "1");
+    const run = await save("--connect-timeout", "2");
     for (let i = 0; i < 10; i++) await run.peer.connect();
     await expectFailure(run, { code: "CONNECT_TIMEOUT", status: 6, words: /after 1 s/ });
   });
 
   test("one that says nothing beside a whole migration: --connect-timeout ends it", async () => {
-    const run = await save("--connect-timeout", "1");
+    const run = await save("--connect-timeout", "2");
     await run.peer.play([main, first, second]);
     await run.peer.connect();
     await expectFailure(run, { code: "CONNECT_TIMEOUT", status: 6, words: /connection 4 has not said/ });
@@ -162,7 +162,7 @@ describe("peers that take their time", () => {
   }
 
   test("one that never gets to say what it is, a byte at a time: --connect-timeout ends it", async () => {
-    const run = await save("--connect-timeout", "1", "--stall-timeout", "1");
+    const run = await save("--connect-timeout", "2", "--stall-timeout", "1");
     const dribbling = dribble(await run.peer.connect(), first.subarray(0, INIT_BYTES - 1), 50);
     await expectFailure(run, { code: "CONNECT_TIMEOUT", status: 6, words: /after 1 s/ });
     run.peer.vanish();
@@ -170,7 +170,7 @@ describe("peers that take their time", () => {
   });
 
   test("one that dribbles for good is no stall; the manager's signal ends it at any time", async () => {
-    const run = await save("--connect-timeout", "1", "--stall-timeout", "1");
+    const run = await save("--connect-timeout", "2", "--stall-timeout", "1");
     await run.peer.playWithoutEnd([first, second]);
     const dribbling = dribble(await run.peer.connect(), main, 20);
     await sleep(2500);

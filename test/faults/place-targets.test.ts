@@ -234,20 +234,20 @@ describe("channels that wait for each other", () => {
 
   test("one that never comes, of --channels", () =>
     expectEnd(
-      ["--channels", "2", "--connect-timeout", "1"],
+      ["--channels", "2", "--connect-timeout", "2"],
       ({ peer }) => peer.playWithoutEnd([main, first]),
       { status: 6, code: "CONNECT_TIMEOUT", details: { main: true } },
     ));
 
   test("all of them, and main never comes", () =>
-    expectEnd(["--connect-timeout", "1"], ({ peer }) => peer.playWithoutEnd([first, second]), {
+    expectEnd(["--connect-timeout", "2"], ({ peer }) => peer.playWithoutEnd([first, second]), {
       ...{ status: 6, code: "CONNECT_TIMEOUT" },
       details: { main: false, channels: 2 },
     }));
 
   test("a stranger who says nothing", () =>
     expectEnd(
-      ["--connect-timeout", "1"],
+      ["--connect-timeout", "2"],
       async ({ peer }) => {
         await peer.connect();
         await peer.play([main, first, second]);
