@@ -90,6 +90,8 @@ function act(fault: FaultSpec): void {
       return;
     case "terminate":
       process.kill(process.pid, "SIGTERM");
+      // Main hears of it in its own time; a worker must not be done before.
+      if (!isMainThread) pause(300);
       return;
     case "kill-peer":
       process.kill(fault.pid ?? 0, "SIGKILL");
