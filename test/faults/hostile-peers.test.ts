@@ -141,7 +141,7 @@ describe("peers that take their time", () => {
   test("ten that connect and say nothing: --connect-timeout ends it", async () => {
     const run = await save("--connect-timeout", "2");
     for (let i = 0; i < 10; i++) await run.peer.connect();
-    await expectFailure(run, { code: "CONNECT_TIMEOUT", status: 6, words: /after 1 s/ });
+    await expectFailure(run, { code: "CONNECT_TIMEOUT", status: 6, words: /after 2 s/ });
   });
 
   test("one that says nothing beside a whole migration: --connect-timeout ends it", async () => {
@@ -164,7 +164,7 @@ describe("peers that take their time", () => {
   test("one that never gets to say what it is, a byte at a time: --connect-timeout ends it", async () => {
     const run = await save("--connect-timeout", "2", "--stall-timeout", "1");
     const dribbling = dribble(await run.peer.connect(), first.subarray(0, INIT_BYTES - 1), 50);
-    await expectFailure(run, { code: "CONNECT_TIMEOUT", status: 6, words: /after 1 s/ });
+    await expectFailure(run, { code: "CONNECT_TIMEOUT", status: 6, words: /after 2 s/ });
     run.peer.vanish();
     await dribbling;
   });
