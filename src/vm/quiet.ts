@@ -6,7 +6,7 @@ import { migrationStatus } from "./survey.ts";
 /*
  * QEMU 10.0.2 frees the bitmaps of a mapped-ram file before it joins the threads that write it (ram_save_cleanup comes
  * before multifd_send_shutdown): a thread that takes up its next pages just then ends QEMU by SIGSEGV, and the VM with
- * it. A quarter of all cancelled saves did so. While QEMU waits at its switchover, it hands out no pages.
+ * it. Every eighth of the saves that a test cancelled ended so. While QEMU waits at its switchover, it hands out no pages.
  */
 
 /** What a mapped-ram save with multifd sets besides, so that it can be cancelled. It wants `migrate-continue` at its end. */
