@@ -17,6 +17,7 @@ export interface LogFlags {
 }
 
 const require = createRequire(import.meta.url);
+
 /**
  * Log lines are written synchronously, so that the last words before an exit are never lost. The logger is loaded when
  * the first line is to be written: most runs have none, and a manager waits for `listening`.

@@ -14,12 +14,7 @@ const YANK_AFTER_MS = 2000;
  * @throws MultifdError QEMU_FAILED: it is still not over
  */
 export async function cancelMigration(monitor: Monitor): Promise<void> {
-  if (!isUnderWay(await migrationStatus(monitor))) return await untilCleanedUp(monitor);
   await quietFileThreads(monitor);
-  await cancelAndWait(monitor);
-}
-
-async function cancelAndWait(monitor: Monitor): Promise<void> {
   const start = Date.now();
   let asked = false;
   let yanked = false;
