@@ -1,9 +1,10 @@
 import { Buffer } from "node:buffer";
 import { type FileHandle, open } from "node:fs/promises";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { MultifdError, type UsedRange, verify } from "../../src/index.ts";
+import { type MultifdError, type UsedRange, verify } from "../../src/index.ts";
 import { punchHole } from "../../src/io/libc.ts";
 import { finishFileRestore, prepareFileRestore } from "../../src/vm/engine-file/restore.ts";
+import { failureOf } from "../support/expect-failure.ts";
 import { type FileGuest, FileLab } from "../support/file-lab.ts";
 import { inspectMapped } from "../support/inspecting.ts";
 import { describeBothQemus } from "../support/qemus.ts";
@@ -58,16 +59,6 @@ describeBothQemus("damage to a mapped-ram image of a real guest", ({ ten }) => {
   function presentPages({ offset, length }: UsedRange): number[] {
     const all = Array.from({ length: length / PAGE }, (_, page) => offset + page * PAGE);
     return all.filter((page) => bytes.subarray(page, page + PAGE).some((byte) => byte !== 0));
-  }
-
-  async function failureOf(call: Promise<unknown>): Promise<MultifdError | null> {
-    try {
-      await call;
-      return null;
-    } catch (error) {
-      if (error instanceof MultifdError) return error;
-      throw error;
-    }
   }
 
   async function prepare(first: boolean): Promise<MultifdError | null> {

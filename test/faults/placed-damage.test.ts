@@ -3,7 +3,8 @@ import { once } from "node:events";
 import { type FileHandle, open, readFile, writeFile } from "node:fs/promises";
 import net from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { inspect, MultifdError, restore, type SaveOptions, save, verify } from "../../src/index.ts";
+import { inspect, restore, type SaveOptions, save, verify } from "../../src/index.ts";
+import { failureOf } from "../support/expect-failure.ts";
 import { FakePeer, tinyMigration } from "../support/fake-peer.ts";
 import { inspectMapped } from "../support/inspecting.ts";
 import { seededRandom } from "../support/random.ts";
@@ -65,16 +66,6 @@ beforeEach(async () => {
   file = await open(image(), "r+");
 });
 afterEach(() => file.close());
-
-async function failureOf(call: Promise<unknown>): Promise<MultifdError | null> {
-  try {
-    await call;
-    return null;
-  } catch (error) {
-    if (error instanceof MultifdError) return error;
-    throw error;
-  }
-}
 
 /** What a restore sends before it ends. */
 async function restored(): Promise<{ code: string | undefined; connections: number; sent: Buffer }> {
