@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Piscina } from "piscina";
 import { fromFailure, MultifdError } from "../errors.ts";
+import { hasCode } from "../io/file-io.ts";
 import type { Answer } from "./messages.ts";
 import type { WorkerCode } from "./worker-code.ts";
 
@@ -48,8 +49,7 @@ export class RunPool {
     try {
       answer = (await this.#piscina.run(task, { name: this.#name })) as Answer<T>;
     } catch (error) {
-      const text = error instanceof Error ? error.message : String(error);
-      throw new MultifdError("WORKER_DIED", `a worker thread died: ${text}`, {}, error);
+      throw workerDied(error);
     }
     if (!answer.ok) throw fromFailure(answer.failure);
     return answer.value;
@@ -65,6 +65,16 @@ export class RunPool {
   #allLoaded(): boolean {
     return this.#piscina.threads.every(({ threadId }) => this.#loaded.has(threadId));
   }
+}
+
+function workerDied(error: unknown): MultifdError {
+  const text = error instanceof Error ? error.message : String(error);
+  // A thread reads its code from files, while the connections of its run may take the last descriptors.
+  if (hasCode(error, "EMFILE")) {
+    const advice = "raise the limit of open files (ulimit -n)";
+    return new MultifdError("IO", `a worker thread could not load its code: ${text}; ${advice}`, {}, error);
+  }
+  return new MultifdError("WORKER_DIED", `a worker thread died: ${text}`, {}, error);
 }
 
 /** Threads for a number of tasks: no more than there are tasks or cores, unless told otherwise. */

@@ -24,3 +24,15 @@ test.each([0, 50, 200])("no thread is ended while it loads its code, closed afte
   await pool.close();
   expect(await readFile(diary, "utf8")).toBe("loaded\n".repeat(2));
 });
+
+test("a thread that lacks descriptors to load its code says which limit to raise", async () => {
+  const pool = new RunPool(
+    { url: new URL("../support/workers/no-descriptors.js", import.meta.url), name: "feed" },
+    1,
+  );
+  await expect(pool.run({})).rejects.toMatchObject({
+    code: "IO",
+    message: expect.stringContaining("ulimit -n"),
+  });
+  await pool.close();
+});

@@ -73,11 +73,13 @@ describe("limits", () => {
     const destination = await RecordingDestination.listen(scratch.file("in"), channels);
     const args = ["restore", scratch.file(IMAGE), "--json", "--connect", destination.address];
     const helper = start(args, { shell: `ulimit -n 100; exec "$0" "$@"` });
-    expect(await helper.failure()).toMatchObject({
-      status: 3,
-      code: "CONNECT_FAILED",
-      message: expect.stringContaining("ulimit -n"),
-    });
+    // Connections are made while the threads load: either may take the last descriptor.
+    const failure = await helper.failure();
+    expect(failure.message).toContain("ulimit -n");
+    expect([
+      [3, "CONNECT_FAILED"],
+      [5, "IO"],
+    ]).toContainEqual([failure.status, failure.code]);
     await destination.close();
   });
 
