@@ -1,5 +1,6 @@
 import type { ErrorCode, ErrorDetails } from "../errors.ts";
 import type { SealEvidence } from "../formats/image/model.ts";
+import type { InstantFigures } from "./instant/options.ts";
 
 /**
  * What a run tells while it works. The CLI prints these as newline-delimited JSON under `--json`, with
@@ -49,6 +50,18 @@ export interface ProgressEvent {
   readonly percent?: number;
   /** At the present rate. */
   readonly secondsLeft?: number;
+  /** Instant restore; there `bytes` and `totalBytes` are of pages, and one comes every second at least. */
+  readonly instant?: InstantFigures;
+}
+
+/**
+ * Instant restore: QEMU has all devices and was told to run the guest. From here on the image is the other half of its
+ * memory. A QEMU that was started with -S is paused until `cont`.
+ */
+export interface RunningEvent {
+  readonly event: "running";
+  /** From the first byte that QEMU got. */
+  readonly elapsedMs: number;
 }
 
 /** query-migrate's figures; bytes are of guest RAM. */
@@ -115,6 +128,8 @@ export interface CompletedEvent {
   readonly channels: readonly ChannelFigures[];
   /** A snapshot with disks only: where the VM's disks go on. */
   readonly disks?: readonly DiskOverlay[];
+  /** An instant restore only. */
+  readonly instant?: InstantFigures;
 }
 
 /** An external snapshot of a disk. */
@@ -141,5 +156,6 @@ export type RunEvent =
   | VerifiedEvent
   | ChannelEvent
   | ProgressEvent
+  | RunningEvent
   | DrainedEvent
   | CompletedEvent;
