@@ -15,11 +15,14 @@ export type {
   ProgressEvent,
   QemuFigures,
   RunEvent,
+  RunningEvent,
   VerifiedEvent,
   VmEvent,
 } from "./control/events.ts";
 export { domainXml } from "./control/foreign/domain-xml.ts";
 export { inspect } from "./control/inspect.ts";
+export { restoreInstant } from "./control/instant/instant.ts";
+export type { InstantFigures, InstantOptions } from "./control/instant/options.ts";
 export type {
   Expectations,
   InspectOptions,

@@ -1,5 +1,4 @@
 import { Buffer } from "node:buffer";
-import { crc32 } from "node:zlib";
 import { damaged } from "../src/formats/image/damage.ts";
 import type { MappedBlock } from "../src/formats/mapped-ram/model.ts";
 import {
@@ -18,13 +17,20 @@ import { readAt, readSpan } from "../src/io/file-io.ts";
 import { readAhead } from "../src/io/read-ahead.ts";
 import { SlabArena } from "../src/io/slab-arena.ts";
 import { answering } from "../src/pool/answer.ts";
+import { checkedCopy } from "../src/pool/checked-copy.ts";
 import { Lockstep } from "../src/pool/gates.ts";
 import { alongLane, type Lane } from "../src/pool/lane.ts";
-import type { Answer, ChannelPart, CheckedStep, Fed, MainPart, SynthesisTask } from "../src/pool/messages.ts";
+import type {
+  Answer,
+  ChannelPart,
+  CheckedCopy,
+  CheckedStep,
+  Fed,
+  MainPart,
+  SynthesisTask,
+} from "../src/pool/messages.ts";
 import { StretchSums } from "../src/pool/page-sums.ts";
 
-/** How much of the stream's own bytes is read at once. */
-const COPY_BYTES = 1024 * 1024;
 const arena = new SlabArena();
 
 /** Pool task: makes up one channel of a migration out of a mapped-ram file, and feeds it to the destination. */
@@ -59,25 +65,8 @@ async function sendMain(task: SynthesisTask, part: MainPart, lane: Lane): Promis
   return true;
 }
 
-/** Before the last bytes of it go out, all of it has been compared with its checksum: no damage ever loads to its end. */
-async function copy(
-  fd: number,
-  { offset, length, crc32: wanted }: Extract<CheckedStep, { kind: "copied" }>,
-  lane: Lane,
-): Promise<boolean> {
-  let crc = 0;
-  for (let at = 0; at < length; at += COPY_BYTES) {
-    const bytes = await readSpan(fd, offset + at, Math.min(COPY_BYTES, length - at));
-    crc = crc32(bytes, crc);
-    if (at + bytes.length === length && crc !== wanted) {
-      throw damaged(
-        `QEMU's stream from byte ${offset} to ${offset + length}`,
-        "it is not what it was when the restore began",
-        { offset },
-      );
-    }
-    if (!(await lane.send([bytes]))) return false;
-  }
+async function copy(fd: number, step: CheckedCopy, lane: Lane): Promise<boolean> {
+  for await (const bytes of checkedCopy(fd, step)) if (!(await lane.send([bytes]))) return false;
   return true;
 }
 

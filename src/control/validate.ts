@@ -1,10 +1,12 @@
 import fs from "node:fs";
 import path from "node:path";
 import { MultifdError } from "../errors.ts";
+import { PAGE_SIZE } from "../formats/migration/wire.ts";
 import { inheritedFd } from "../io/image-target/file-kind.ts";
 import type { ConvertOptions } from "./convert/convert.ts";
 import type { DiffOptions } from "./convert/diff.ts";
 import type { ExtractOptions } from "./convert/extract.ts";
+import type { InstantOptions } from "./instant/options.ts";
 import type { InspectOptions, RestoreOptions, RunOptions, SaveOptions, TransferOptions } from "./options.ts";
 
 export const DEFAULT_CONNECT_TIMEOUT_MS = 60_000;
@@ -51,6 +53,19 @@ export function checkRestoreOptions(options: RestoreOptions): void {
   checkInteger("channels", options.channels, 0, 255);
   checkAgreement(options);
   if (options.uuid !== undefined && !UUID.test(options.uuid)) throw usage(`uuid is no UUID: ${options.uuid}`);
+}
+
+export function checkInstantOptions(options: InstantOptions): void {
+  checkTransferOptions(options);
+  checkText("connect", options.connect);
+  checkChoice("verify", options.verify, ["first", "lazy"]);
+  const { backgroundRate, hostPages = {} } = options;
+  if (backgroundRate !== "auto") checkInteger("backgroundRate", backgroundRate, 0);
+  for (const [block, bytes] of Object.entries(hostPages)) {
+    checkInteger(`hostPages of ${block}`, bytes, PAGE_SIZE);
+    if (!Number.isInteger(Math.log2(bytes)))
+      throw usage(`the pages of ${block} must have a power of two of bytes`);
+  }
 }
 
 function checkAgreement({ channels, expect }: RestoreOptions): void {

@@ -20,6 +20,10 @@ const flockCall = libc.func("int flock(int fd, int operation)");
 const socketOption = libc.func(
   "int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)",
 );
+const setSocketOption = libc.func(
+  "int setsockopt(int fd, int level, int name, void *value, uint32_t length)",
+);
+const preadvCall = libc.func("long preadv2(int fd, void *vector, int count, int64_t offset, int flags)");
 const sendMessage = libc.func("long sendmsg(int fd, void *message, int flags)");
 /** pidfd_open has no wrapper in glibc before 2.36. */
 const pidSyscall = libc.func("long syscall(long number, int pid, unsigned int flags)");
@@ -43,6 +47,7 @@ const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
 const SO_PEERCRED = 17;
 const SO_DOMAIN = 39;
 const AF_UNIX = 1;
@@ -50,6 +55,7 @@ const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const SYS_PIDFD_OPEN = 434;
+const RWF_NOWAIT = 8;
 
 /** An errno as an error of the shape that Node's own fs errors have. */
 export interface SystemError extends Error {
@@ -125,6 +131,13 @@ export function peerCredentials(fd: number): PeerCredentials | null {
   return { pid: ucred.readInt32LE(0), uid: ucred.readUInt32LE(4), gid: ucred.readUInt32LE(8) };
 }
 
+/** How much the kernel takes of a connection before its peer has read it; it doubles the number for its own book-keeping. */
+export function setSendBuffer(fd: number, bytes: number): void {
+  const value = Buffer.alloc(4);
+  value.writeInt32LE(bytes);
+  check(setSocketOption(fd, SOL_SOCKET, SO_SNDBUF, value, 4), "setsockopt");
+}
+
 function readSocketOption(fd: number, name: number, bytes: number): Buffer {
   const value = Buffer.alloc(bytes);
   check(socketOption(fd, SOL_SOCKET, name, value, [bytes]), "getsockopt");
@@ -194,6 +207,24 @@ export function addressOf(memory: Uint8Array): bigint {
 /** Asks for huge pages; false where the kernel refuses, which costs speed only. */
 export function adviseHugePages(memory: Uint8Array): boolean {
   return madviseCall(memory, memory.byteLength, MADV_HUGEPAGE) === 0;
+}
+
+/** Reads without waiting for the disk, as long as the data is in the page cache. */
+export class CachedReader {
+  readonly #vector: Buffer = Buffer.alloc(16);
+  readonly #into: Uint8Array;
+
+  constructor(into: Uint8Array) {
+    this.#into = into;
+    this.#vector.writeBigUInt64LE(addressOf(into));
+  }
+
+  /** Fills the first `length` bytes with what the page cache holds of a file. False where that is not all of them. */
+  read(fd: number, length: number, offset: number): boolean {
+    if (length > this.#into.byteLength) throw new RangeError("the buffer is too small");
+    this.#vector.writeBigUInt64LE(BigInt(length), 8);
+    return Number(preadvCall(fd, this.#vector, 1, offset, RWF_NOWAIT)) === length;
+  }
 }
 
 /** Reserves file space, growing the file where needed. */

@@ -1,9 +1,12 @@
 import type { Failure } from "../errors.ts";
 import type { ChannelRecord, Extent } from "../formats/image/model.ts";
 import type { MappedLayout } from "../formats/mapped-ram/layout.ts";
+import type { CopiedStep, FileStep } from "../formats/mapped-ram/main-steps.ts";
 import type { MappedBlock } from "../formats/mapped-ram/model.ts";
 import type { MainStep } from "../formats/mapped-ram/synthesis.ts";
 import type { ChannelSummary, MainSummary } from "../formats/migration/summary.ts";
+import type { HostPages } from "../formats/postcopy/opening.ts";
+import type { PageMemory } from "./paging/page-map.ts";
 import type { RamMemory } from "./placing/ram-tables.ts";
 import type { RingPlan } from "./ring-plan.ts";
 
@@ -143,15 +146,66 @@ export interface ChannelPart {
   readonly syncs: number;
 }
 
-/** A step of main; what is copied has the CRC-32 that it had when the file was checked. */
-export type CheckedStep =
-  | Exclude<MainStep, { kind: "copied" }>
-  | (Extract<MainStep, { kind: "copied" }> & { readonly crc32: number });
+/** What is copied, with the CRC-32 that it had when the file was checked. */
+export interface CheckedCopy extends CopiedStep {
+  readonly crc32: number;
+}
+
+/** A step of main. */
+export type CheckedStep = Exclude<MainStep, CopiedStep> | CheckedCopy;
 
 export interface Fed {
   readonly bytes: number;
   readonly activeMs: number;
 }
+
+/** Serve the pages of a mapped-ram file to a destination in postcopy. */
+export interface PagingTask {
+  /** Borrowed: main owns and closes it. */
+  readonly fd: number;
+  readonly control: SharedArrayBuffer;
+  readonly board: SharedArrayBuffer;
+  readonly blocks: readonly MappedBlock[];
+  readonly pages: PageMemory;
+  readonly hostPages: HostPages;
+  readonly part: ServePart | ReadPart;
+}
+
+/** Speak with the destination; one task of a run. */
+export interface ServePart {
+  readonly kind: "serve";
+  /** The worker's own descriptor of the connection. */
+  readonly socketFd: number;
+  /** The same file, not with O_DIRECT. Borrowed. */
+  readonly cachedFd: number;
+  readonly ramId: number;
+  readonly backgroundRate: "auto" | number;
+  readonly slots: SharedSlots;
+  readonly start:
+    | {
+        readonly kind: "open";
+        readonly opening: readonly CheckedFileStep[];
+        readonly launch: readonly CheckedFileStep[];
+        /** process.hrtime.bigint() when the first byte went. */
+        readonly firstByteAt: bigint;
+      }
+    | { readonly kind: "resume" };
+}
+
+/** Read and check pages into these slots of all that there are. */
+export interface ReadPart {
+  readonly kind: "read";
+  readonly slots: SharedSlots;
+  readonly first: number;
+  readonly count: number;
+}
+
+export interface SharedSlots {
+  readonly count: number;
+  readonly memory: SharedArrayBuffer;
+}
+
+export type CheckedFileStep = Exclude<FileStep, CopiedStep> | CheckedCopy;
 
 /** Read one channel of the image and check it. */
 export interface CheckTask {

@@ -50,8 +50,7 @@ export class StretchSums {
     const place = range.number - this.#first;
     this.#checked.add(place);
     if (this.#table.getUint32(4 * place) === rangeSum(range, piece, bytes)) return;
-    const offset = this.#block.pagesOffset + (range.runs[0]?.start ?? 0);
-    throw this.#mismatch(offset, range.number);
+    throw pagesDamaged(this.#block, range.number, range.runs[0]?.start);
   }
 
   /**
@@ -62,16 +61,21 @@ export class StretchSums {
     for (let place = 0; place < this.#table.byteLength / 4; place++) {
       if (this.#checked.has(place) || this.#table.getUint32(4 * place) === 0) continue;
       const range = this.#first + place;
-      throw this.#mismatch(this.#block.pagesOffset + range * RANGE_BYTES, range);
+      throw pagesDamaged(this.#block, range);
     }
   }
+}
 
-  #mismatch(offset: number, range: number): MultifdError {
-    const { name } = this.#block;
-    return new MultifdError(
-      "IMAGE_DAMAGED",
-      `the image is damaged: pages of RAM block "${name}" at file offset ${offset} do not match their checksum; use another copy of the image`,
-      { offset, block: name, range },
-    );
-  }
+/** @param start of the range's first page within the block */
+export function pagesDamaged(
+  { name, pagesOffset }: MappedBlock,
+  range: number,
+  start: number = range * RANGE_BYTES,
+): MultifdError {
+  const offset = pagesOffset + start;
+  return new MultifdError(
+    "IMAGE_DAMAGED",
+    `the image is damaged: pages of RAM block "${name}" at file offset ${offset} do not match their checksum; use another copy of the image`,
+    { offset, block: name, range },
+  );
 }

@@ -57,9 +57,14 @@ export class RunPool {
 
   async close(): Promise<void> {
     // A thread that is terminated while it loads koffi takes the whole process with it (abort in napi_throw).
-    const deadline = performance.now() + LOADING_MS;
-    while (!this.#allLoaded() && performance.now() < deadline) await sleep(5);
+    await this.loaded();
     await this.#piscina.destroy();
+  }
+
+  /** Waits until every thread can begin at once; one that cannot load its code fails its task. */
+  async loaded(): Promise<void> {
+    const deadline = performance.now() + LOADING_MS;
+    while (!this.#allLoaded() && performance.now() < deadline) await sleep(2);
   }
 
   #allLoaded(): boolean {

@@ -12,6 +12,10 @@ export const SYNTHESISE: WorkerCode = {
   url: new URL("../../workers/synthesise.js", import.meta.url),
   name: "synthesise",
 };
+export const POSTCOPY: WorkerCode = {
+  url: new URL("../../workers/postcopy.js", import.meta.url),
+  name: "postcopy",
+};
 export const CHECK: WorkerCode = { url: new URL("../../workers/check.js", import.meta.url), name: "check" };
 export const POUR: WorkerCode = { url: new URL("../../workers/pour.js", import.meta.url), name: "pour" };
 export const WALK: WorkerCode = { url: new URL("../../workers/walk.js", import.meta.url), name: "walk" };

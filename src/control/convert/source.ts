@@ -2,7 +2,7 @@ import { MultifdError } from "../../errors.ts";
 import type { ImageMetadata } from "../../formats/image/model.ts";
 import { decodeSuperblock } from "../../formats/image/superblock.ts";
 import { requireComplete } from "../../formats/libvirt/header.ts";
-import { MAIN_HEADER_BYTES } from "../../formats/mapped-ram/synthesis.ts";
+import { MAIN_HEADER_BYTES } from "../../formats/migration/wire.ts";
 import { readSpan } from "../../io/file-io.ts";
 import type { Source } from "../../io/source.ts";
 import type { OutgoingTask, PourTask } from "../../pool/messages.ts";

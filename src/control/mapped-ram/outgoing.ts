@@ -1,12 +1,6 @@
-import { crc32 } from "node:zlib";
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
 import { bitmapOf, piecesOf, stretchAt } from "../../formats/mapped-ram/ranges.ts";
-import {
-  barrierCount,
-  MAIN_HEADER_BYTES,
-  needsZeroPages,
-  synthesiseMain,
-} from "../../formats/mapped-ram/synthesis.ts";
+import { barrierCount, needsZeroPages, synthesiseMain } from "../../formats/mapped-ram/synthesis.ts";
 import { barrierModeOf } from "../../formats/migration/barrier-mode.ts";
 import { INIT_BYTES, PACKET_BYTES, PAGES_PER_PACKET } from "../../formats/migration/multifd-packet.ts";
 import { initPacket } from "../../formats/migration/packet-writer.ts";
@@ -15,7 +9,7 @@ import {
   PAGE_RECORD_BYTES,
   ZERO_RECORD_BYTES,
 } from "../../formats/migration/record-writer.ts";
-import { PAGE_SIZE } from "../../formats/migration/wire.ts";
+import { MAIN_HEADER_BYTES, PAGE_SIZE } from "../../formats/migration/wire.ts";
 import { readSpan } from "../../io/file-io.ts";
 import type { Source } from "../../io/source.ts";
 import type { ChannelPart, CheckedStep, MainPart, OutgoingTask, SynthesisTask } from "../../pool/messages.ts";
@@ -24,6 +18,7 @@ import { SYNTHESISE } from "../../pool/worker-code.ts";
 import type { ImageFacts } from "../events.ts";
 import { DEFAULT_CHANNELS, type RestoreOptions } from "../options.ts";
 import type { OutgoingPlan } from "../outgoing.ts";
+import { checkedSteps } from "./checked-steps.ts";
 import type { MappedContents } from "./contents.ts";
 
 export type SynthesisOptions = Pick<RestoreOptions, "image" | "channels" | "zeroedRam" | "uuid">;
@@ -94,28 +89,6 @@ export function mappedFacts(
     multifdChannels: 0,
     compression: null,
   };
-}
-
-const PIECE = 1024 * 1024;
-
-/** Takes the checksums of what will be copied, so that it is sent as it was when it was checked. */
-async function checkedSteps(
-  fd: number,
-  steps: ReturnType<typeof synthesiseMain>,
-): Promise<readonly CheckedStep[]> {
-  const checked: CheckedStep[] = [];
-  for (const step of steps) {
-    if (step.kind !== "copied") {
-      checked.push(step);
-      continue;
-    }
-    let crc = 0;
-    for (let at = 0; at < step.length; at += PIECE) {
-      crc = crc32(await readSpan(fd, step.offset + at, Math.min(PIECE, step.length - at)), crc);
-    }
-    checked.push({ ...step, crc32: crc });
-  }
-  return checked;
 }
 
 /** How many packets the channels will send, and with how many pages: what the workers will do is gone through. */

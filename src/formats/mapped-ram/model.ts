@@ -44,6 +44,8 @@ export interface MappedStream {
   readonly base: number;
   /** Behind its last byte. */
   readonly end: number;
+  /** Of the byte behind the devices that ends them; a vmdescription may follow. */
+  readonly eofByte: number;
   readonly machine: string;
   readonly pageSize: number;
   readonly capabilities: readonly string[];

@@ -87,6 +87,7 @@ export class MappedStreamWalker {
     return {
       base: this.#base,
       end,
+      eofByte: tail?.eofByte ?? end - 1,
       machine: facts.machine,
       pageSize: facts.pageSize,
       capabilities: [...facts.capabilities],

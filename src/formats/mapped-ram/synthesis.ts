@@ -1,20 +1,26 @@
 import { Buffer } from "node:buffer";
-import { MultifdError } from "../../errors.ts";
-import { MAPPED_RAM } from "../migration/configuration.ts";
 import { RAM_FLAGS } from "../migration/ram-records.ts";
 import type { BarrierMode } from "../migration/summary.ts";
-import { PAGE_SIZE } from "../migration/wire.ts";
+import { MAIN_HEADER_BYTES } from "../migration/wire.ts";
 import { be32, be64, counted } from "../migration/words.ts";
-import type { Landmarks, MappedBlock, MappedStream, RamSection } from "./model.ts";
+import {
+  bytes,
+  capabilitiesBut,
+  copied,
+  EOS_BYTES,
+  type FileStep,
+  followed,
+  SIZE_BYTES,
+  stepLength,
+} from "./main-steps.ts";
+import type { MappedBlock, MappedStream, RamSection } from "./model.ts";
 
 /**
  * The main channel that a QEMU would have sent which saved the VM of a mapped-ram file to a socket. It is told in steps,
  * because neither its pages nor the devices' state need ever be held as a whole.
  */
 export type MainStep =
-  | { readonly kind: "bytes"; readonly bytes: Uint8Array }
-  /** What stands at this place of the file, as it is. */
-  | { readonly kind: "copied"; readonly offset: number; readonly length: number }
+  | FileStep
   /** What follows is a barrier: only when each channel has sent as many SYNC packets as there are barriers up to here. */
   | { readonly kind: "barrier" }
   /** Records of RAM pages. */
@@ -24,11 +30,6 @@ export type MainStep =
 
 const SECTION_PART = 0x02;
 const SECTION_FOOTER = 0x7e;
-const SUBSECTION = 0x05;
-/** "QEVM" and version 3. */
-export const MAIN_HEADER_BYTES = 8;
-/** The word with the size of RAM. */
-const SIZE_BYTES = 8;
 
 /**
  * Makes the main channel of a multifd migration out of the stream in a mapped-ram file: without that capability, its
@@ -86,38 +87,7 @@ export function needsZeroPages({ usedLength }: MappedBlock, zeroedRam: boolean):
   return !zeroedRam || usedLength < LEAST_FRESH_BYTES;
 }
 
-const EOS_BYTES = 8;
 const BARRIER: MainStep = { kind: "barrier" };
-
-function followed({ landmarks, undecided, capabilities, pageSize }: MappedStream): Landmarks {
-  const instead = "let QEMU read it itself (--engine file)";
-  if (capabilities.includes("x-ignore-shared")) {
-    throw unsupported("it was saved with x-ignore-shared, so that shared RAM is not in it", "save again");
-  }
-  if (landmarks === null) throw unsupported(undecided.at(-1) ?? "its RAM cannot be followed", instead);
-  if (pageSize !== PAGE_SIZE) {
-    throw unsupported(`its pages have ${pageSize} bytes, and multifd packets are known for 4096`, instead);
-  }
-  return landmarks;
-}
-
-function unsupported(why: string, instead: string): MultifdError {
-  const text = `this mapped-ram image cannot be fed to a QEMU as a migration: ${why}; ${instead}`;
-  return new MultifdError("QEMU_UNSUPPORTED", text, {});
-}
-
-/** vmstate_configuration of QEMU 10.0.2: the loader wants the list to be what is on at the destination. */
-function capabilitiesBut(capabilities: readonly string[]): Buffer {
-  const left = capabilities.filter((name) => name !== MAPPED_RAM);
-  if (left.length === 0) return Buffer.alloc(0);
-  return Buffer.concat([
-    Buffer.from([SUBSECTION]),
-    counted("configuration/capabilities"),
-    be32(1),
-    be32(left.length),
-    ...left.map(counted),
-  ]);
-}
 
 function blockList(blocks: readonly MappedBlock[]): Buffer {
   return Buffer.concat(blocks.flatMap(({ name, usedLength }) => [counted(name), be64(usedLength)]));
@@ -139,14 +109,6 @@ function sectionEnd(mode: BarrierMode | null): MainStep[] {
   return [...(mode === null ? [] : [BARRIER]), bytes(Buffer.concat(words.map(be64)))];
 }
 
-function bytes(content: Uint8Array): MainStep {
-  return { kind: "bytes", bytes: content };
-}
-
-function copied(start: number, end: number): MainStep {
-  return { kind: "copied", offset: start, length: end - start };
-}
-
 function isEmpty(step: MainStep): boolean {
-  return (step.kind === "bytes" && step.bytes.length === 0) || (step.kind === "copied" && step.length === 0);
+  return (step.kind === "bytes" || step.kind === "copied") && stepLength(step) === 0;
 }

@@ -4,6 +4,8 @@ import { MultifdError } from "../../errors.ts";
 export const MULTIFD_MAGIC = 0x11223344;
 /** First four bytes of the main channel, "QEVM" (QEMU_VM_FILE_MAGIC, migration/savevm.h). */
 export const MAIN_MAGIC = 0x5145564d;
+/** "QEVM" and the version, 3. */
+export const MAIN_HEADER_BYTES = 8;
 /** The target page size of every x86 machine; the only one that multifd channels are walked with. */
 export const PAGE_SIZE = 4096;
 

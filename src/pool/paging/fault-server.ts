@@ -1,0 +1,151 @@
+import { RANGE_BYTES } from "../../formats/mapped-ram/model.ts";
+import type { Piece } from "../../formats/mapped-ram/ranges.ts";
+import { PAGE_SIZE, protocolError } from "../../formats/migration/wire.ts";
+import { readAt } from "../../io/file-io.ts";
+import { CachedReader } from "../../io/libc.ts";
+import { alignedBuffer } from "../../io/slab-arena.ts";
+import type { PageMap } from "./page-map.ts";
+import type { Paging } from "./paging.ts";
+
+const PAGES_PER_RANGE: number = RANGE_BYTES / PAGE_SIZE;
+
+/** A page that is waited for. */
+interface Wanted {
+  readonly page: number;
+  /** performance.now() when it was asked for. */
+  readonly since: number;
+}
+
+/** Where a range is read to. */
+interface Room {
+  readonly bytes: Uint8Array;
+  readonly cached: CachedReader;
+}
+
+/**
+ * Answers the destination's requests for pages of 4096 bytes, at once where the page cache has them. A page is sent only when
+ * all of its checksummed range was read and fits, and the rest of that range follows it: the guest is likely to want it next.
+ */
+export class FaultServer {
+  readonly #paging: Paging;
+  /** Ranges that are being read from disk, and which of their pages are waited for. */
+  readonly #reading = new Map<string, Wanted[]>();
+  readonly #rooms: Room[] = [];
+
+  constructor(paging: Paging) {
+    this.#paging = paging;
+  }
+
+  /**
+   * Sends a page, unless it was sent.
+   * @param since performance.now() when it was asked for
+   * @throws MultifdError IMAGE_DAMAGED
+   */
+  serve(block: number, page: number, since: number): void {
+    const { map, sent } = this.#paging;
+    if (sent.has(block, page)) return;
+    const range = Math.floor(page / PAGES_PER_RANGE);
+    const piece = map.pieceOf(block, range);
+    if (piece === null) map.checkEmpty(block, range);
+    if (piece === null || !map.holds(block, page)) this.#sendZero(block, { page, since });
+    else this.#fetch(block, range, piece, { page, since });
+  }
+
+  #fetch(block: number, range: number, piece: Piece, one: Wanted): void {
+    const { link, fd } = this.#paging;
+    const key = `${block}:${range}`;
+    const waiting = this.#reading.get(key);
+    if (waiting !== undefined) {
+      waiting.push(one);
+      return;
+    }
+    const room = this.#rooms.pop() ?? newRoom();
+    const wanted = [one];
+    if (room.cached.read(fd, piece.length, piece.offset)) {
+      this.#answer(block, piece, room, wanted);
+      return;
+    }
+    this.#reading.set(key, wanted);
+    readAt(fd, room.bytes.subarray(0, piece.length), piece.offset)
+      .finally(() => this.#reading.delete(key))
+      .then(() => this.#answer(block, piece, room, wanted))
+      .catch((error: unknown) => link.fail(error));
+  }
+
+  #answer(block: number, piece: Piece, room: Room, wanted: readonly Wanted[]): void {
+    const { map, sent, sections, board, pace, noteSent } = this.#paging;
+    const { bytes } = room;
+    map.check(block, piece, bytes);
+    const dataOf = (address: number): Uint8Array => {
+      return bytes.subarray(address - piece.start, address - piece.start + PAGE_SIZE);
+    };
+    const { name } = map.block(block);
+    for (const { page, since } of wanted) {
+      // The background may have been quicker while the disk was read.
+      if (sent.has(block, page)) continue;
+      sent.add(block, page);
+      board.addOnDemand(1);
+      this.#send(sections.whole(name, [page * PAGE_SIZE], dataOf), since);
+    }
+    const others = pace.moves ? this.#unsent(block, piece) : [];
+    if (others.length > 0) {
+      for (const address of others) sent.add(block, address / PAGE_SIZE);
+      board.addInBackground(others.length);
+      this.#send(sections.whole(name, others, dataOf), null);
+    }
+    this.#rooms.push(room);
+    noteSent();
+  }
+
+  /** @param since when somebody began to wait for it; null: nobody does */
+  #send(section: Uint8Array, since: number | null): void {
+    const { link, board, pace } = this.#paging;
+    const taken = (): void => {
+      if (since === null) return;
+      const ms = performance.now() - since;
+      board.times.add(ms * 1000);
+      pace.served(ms);
+    };
+    // A connection that breaks fails the link, which is being watched.
+    link.send([section]).then(taken, () => undefined);
+  }
+
+  /** Addresses of the pages of a piece that were not sent. */
+  #unsent(block: number, { ranges }: Piece): number[] {
+    const { sent } = this.#paging;
+    const addresses: number[] = [];
+    for (const { runs } of ranges) {
+      for (const { start, end } of runs) {
+        for (let at = start; at < end; at += PAGE_SIZE) {
+          if (!sent.has(block, at / PAGE_SIZE)) addresses.push(at);
+        }
+      }
+    }
+    return addresses;
+  }
+
+  #sendZero(block: number, { page, since }: Wanted): void {
+    const { map, sent, sections, board } = this.#paging;
+    sent.add(block, page);
+    board.addZero(1);
+    this.#send(
+      sections.whole(map.block(block).name, [page * PAGE_SIZE], () => null),
+      since,
+    );
+  }
+}
+
+/** Requests hold whole pages of a block. Throws PROTOCOL. */
+export function checkRequest(map: PageMap, block: number, offset: number, length: number): void {
+  const fits = offset % PAGE_SIZE === 0 && length % PAGE_SIZE === 0 && length > 0;
+  if (fits && offset + length <= map.block(block).usedLength) return;
+  throw protocolError(
+    `the destination asks for ${length} bytes of RAMBlock "${map.block(block).name}"`,
+    offset,
+  );
+}
+
+function newRoom(): Room {
+  const bytes = alignedBuffer(RANGE_BYTES);
+  return { bytes, cached: new CachedReader(bytes) };
+}

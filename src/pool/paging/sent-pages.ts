@@ -1,0 +1,67 @@
+import { PAGE_SIZE } from "../../formats/migration/wire.ts";
+import type { PageMap } from "./page-map.ts";
+
+/**
+ * Which pages the destination has got. A page that is sent twice breaks its connection off, and one that is never sent reads
+ * as zeros without a word: so each has its bit here, and whoever ends the migration asks `missing`.
+ */
+export class SentPages {
+  readonly #map: PageMap;
+  readonly #bits: readonly Uint8Array[];
+  /** Pages of the image that were not sent. */
+  missing: number;
+  /** Pages of the image. */
+  readonly total: number;
+
+  constructor(map: PageMap) {
+    this.#map = map;
+    this.#bits = map.blocks.map((_, block) => new Uint8Array(map.bitmap(block).length));
+    this.total = map.blocks.reduce((sum, _, block) => sum + count(map.bitmap(block), map.pages(block)), 0);
+    this.missing = this.total;
+  }
+
+  has(block: number, page: number): boolean {
+    return ((((this.#bits[block] as Uint8Array)[page >> 3] as number) >> (page & 7)) & 1) === 1;
+  }
+
+  /** To be called once for each page, before it goes. */
+  add(block: number, page: number): void {
+    const bits = this.#bits[block] as Uint8Array;
+    bits[page >> 3] = (bits[page >> 3] as number) | (1 << (page & 7));
+    if (this.#map.holds(block, page)) this.missing--;
+  }
+
+  /** What the destination says it has; it counts, whatever was sent before. */
+  take(block: number, received: Uint8Array): void {
+    const bits = this.#bits[block] as Uint8Array;
+    const held = this.#map.bitmap(block);
+    const pages = this.#map.pages(block);
+    this.missing += count(and(held, bits), pages);
+    bits.set(received);
+    this.missing -= count(and(held, bits), pages);
+  }
+
+  /** Whether a stretch of a block has pages of the image that were not sent. */
+  anyMissing(block: number, start: number, length: number): boolean {
+    const held = this.#map.bitmap(block);
+    const bits = this.#bits[block] as Uint8Array;
+    const [from, to] = [start / PAGE_SIZE / 8, Math.ceil((start + length) / PAGE_SIZE / 8)];
+    for (let at = from; at < to; at++) if (((held[at] as number) & ~(bits[at] as number)) !== 0) return true;
+    return false;
+  }
+}
+
+function and(a: Uint8Array, b: Uint8Array): Uint8Array {
+  return a.map((byte, at) => byte & (b[at] as number));
+}
+
+/** Set bits among the first `pages`: QEMU rounds bitmaps up to whole words. */
+function count(bits: Uint8Array, pages: number): number {
+  let sum = 0;
+  for (let page = 0; page < pages; page += 8) {
+    let byte = bits[page >> 3] as number;
+    if (pages - page < 8) byte &= (1 << (pages - page)) - 1;
+    for (; byte > 0; byte &= byte - 1) sum++;
+  }
+  return sum;
+}

@@ -1,0 +1,258 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { MultifdError } from "../../errors.ts";
+import { bitmapBytes } from "../../formats/mapped-ram/model.ts";
+import { PAGE_SIZE, protocolError } from "../../formats/migration/wire.ts";
+import { askReceived, RESUME } from "../../formats/postcopy/commands.ts";
+import { hostPageOf, PONG_LOADED, PONG_OPENED } from "../../formats/postcopy/opening.ts";
+import { PageSections } from "../../formats/postcopy/page-section.ts";
+import { ReturnPath } from "../../formats/postcopy/return-path.ts";
+import { checkedCopy } from "../checked-copy.ts";
+import { ControlBlock } from "../control-block.ts";
+import type { CheckedFileStep, PagingTask, ServePart } from "../messages.ts";
+import { Background } from "./background.ts";
+import { Board } from "./board.ts";
+import { checkRequest, FaultServer } from "./fault-server.ts";
+import { HugePages, hugePagesOf } from "./huge-pages.ts";
+import { type Pace, paceOf } from "./pace.ts";
+import { closedEarly, PageLink } from "./page-link.ts";
+import { PageMap } from "./page-map.ts";
+import type { Paging } from "./paging.ts";
+import { SentPages } from "./sent-pages.ts";
+import { Slots } from "./slots.ts";
+
+/** So often the thread says that it lives. */
+const BEAT_MS = 250;
+
+/**
+ * Is the source of a migration in postcopy: sends what stands before pages, then pages as the guest asks for them and, in
+ * between, all the others, and ends it when the destination has them all.
+ * @throws MultifdError DESTINATION_CLOSED, IMAGE_DAMAGED, IO, PROTOCOL, QEMU_FAILED
+ */
+export async function servePages(task: PagingTask, part: ServePart): Promise<void> {
+  const server = new PageServer(task, part);
+  try {
+    await (part.start.kind === "open" ? server.open(part.start) : server.resume());
+    await server.pushAll();
+    await server.end();
+  } finally {
+    server.close();
+  }
+}
+
+class PageServer {
+  readonly #task: PagingTask;
+  readonly #control: ControlBlock;
+  readonly #board: Board;
+  readonly #map: PageMap;
+  readonly #sent: SentPages;
+  readonly #link: PageLink;
+  readonly #sections: PageSections;
+  readonly #pace: Pace;
+  readonly #faults: FaultServer;
+  readonly #huge: HugePages;
+  readonly #background: Background;
+  readonly #numbers: ReadonlyMap<string, number>;
+  readonly #beat: NodeJS.Timeout;
+  /** Blocks of which the destination has said what it has. */
+  readonly #received = new Set<string>();
+  #pong = 0;
+  #resumed = false;
+  #status: number | null = null;
+
+  constructor(task: PagingTask, part: ServePart) {
+    const { blocks } = task;
+    this.#task = task;
+    this.#control = new ControlBlock(task.control);
+    this.#control.take(0);
+    this.#board = new Board(task.board);
+    this.#map = new PageMap(blocks, task.pages);
+    this.#sent = new SentPages(this.#map);
+    this.#sections = new PageSections(part.ramId);
+    this.#pace = paceOf(part.backgroundRate);
+    this.#numbers = new Map(blocks.map(({ name }, number) => [name, number]));
+    const path = new ReturnPath(
+      {
+        request: (block, offset, length) => this.#request(block, offset, length),
+        pong: (number) => this.#hear(() => (this.#pong = number)),
+        received: (block, bitmap) => this.#hear(() => this.#take(block, bitmap)),
+        resumed: () => this.#hear(() => (this.#resumed = true)),
+        shut: (status) => this.#hear(() => (this.#status = status)),
+      },
+      (name) => this.#bitmapBytes(name),
+    );
+    this.#link = new PageLink(
+      part.socketFd,
+      (bytes) => path.push(bytes),
+      () => this.#control.ring(),
+    );
+    const paging: Paging = {
+      map: this.#map,
+      sent: this.#sent,
+      sections: this.#sections,
+      link: this.#link,
+      board: this.#board,
+      pace: this.#pace,
+      fd: part.cachedFd,
+      noteSent: () => this.#noteSent(),
+    };
+    this.#faults = new FaultServer(paging);
+    this.#huge = new HugePages(paging);
+    const small = [...blocks.keys()].filter((number) => this.#hostPage(number) === PAGE_SIZE);
+    const slots = new Slots(part.slots.count, part.slots.memory);
+    this.#background = new Background(this.#map, this.#sent, slots, this.#sections, small);
+    this.#beat = setInterval(() => this.#board.addBeat(), BEAT_MS);
+  }
+
+  async open({ opening, launch, firstByteAt }: Extract<ServePart["start"], { kind: "open" }>): Promise<void> {
+    await this.#sendSteps(opening);
+    await this.#until(() => this.#pong === PONG_OPENED);
+    this.#board.setOpened();
+    this.#control.ring();
+    await this.#until(() => this.#board.mayLaunch);
+    await this.#sendSteps(launch);
+    await this.#until(() => this.#pong === PONG_LOADED);
+    this.#board.setRan(Number(process.hrtime.bigint() - firstByteAt) / 1000);
+    this.#control.ring();
+  }
+
+  /** What the destination has is what it says: the first block's bitmap was asked for as the connection was made. */
+  async resume(): Promise<void> {
+    const { blocks } = this.#task;
+    await this.#send(blocks.slice(1).map(({ name }) => askReceived(name)));
+    await this.#until(() => this.#received.size === blocks.length);
+    this.#noteSent();
+    await this.#send([RESUME]);
+    await this.#until(() => this.#resumed);
+    this.#board.setRan(0);
+    this.#control.ring();
+  }
+
+  /** Until the destination has every page of the image. */
+  async pushAll(): Promise<void> {
+    if (this.#pace.moves) {
+      await this.#pushSmall();
+      await this.#pushHuge();
+    }
+    await this.#until(() => this.#sent.missing === 0);
+  }
+
+  async #pushSmall(): Promise<void> {
+    for (;;) {
+      if (this.#background.assign()) this.#control.ring();
+      if (this.#background.exhausted) return;
+      await this.#until(() => this.#background.ready);
+      const pages = this.#pace.chunkPages;
+      await this.#pace.turn(pages * PAGE_SIZE);
+      const chunk = this.#background.next(pages);
+      if (chunk === null) continue;
+      this.#board.addInBackground(chunk.pages);
+      await this.#sendBetween(chunk.parts);
+      this.#noteSent();
+      // What the guest has asked for meanwhile is read, and answered, before the next chunk.
+      await nextTurn();
+    }
+  }
+
+  async #pushHuge(): Promise<void> {
+    for (const [number, block] of this.#task.blocks.entries()) {
+      const hostPage = this.#hostPage(number);
+      if (hostPage === PAGE_SIZE) continue;
+      for (const start of hugePagesOf(block, number, hostPage, this.#sent)) {
+        await this.#pace.turn(hostPage);
+        await this.#huge.serve(number, start, hostPage, null);
+        this.#check();
+      }
+    }
+  }
+
+  /** The destination's last word is that all went well. */
+  async end(): Promise<void> {
+    await this.#sendBetween([this.#sections.endOfRam()]);
+    this.#control.setTailSent();
+    await this.#until(() => this.#status !== null);
+    if (this.#status === 0) return;
+    const text = `the destination QEMU says that its load failed (${this.#status}): see its own messages for the reason`;
+    throw new MultifdError("QEMU_FAILED", text, { status: this.#status });
+  }
+
+  close(): void {
+    clearInterval(this.#beat);
+    this.#link.close();
+  }
+
+  #request(name: string, offset: number, length: number): void {
+    const since = performance.now();
+    const block = this.#numbers.get(name);
+    if (block === undefined)
+      throw protocolError(`the destination asks for pages of RAMBlock "${name}"`, offset);
+    checkRequest(this.#map, block, offset, length);
+    const hostPage = this.#hostPage(block);
+    if (hostPage !== PAGE_SIZE) {
+      void this.#huge
+        .serve(block, offset - (offset % hostPage), hostPage, since)
+        .then(() => this.#noteSent());
+      return;
+    }
+    this.#huge.between(() => {
+      for (let at = offset; at < offset + length; at += PAGE_SIZE) {
+        this.#faults.serve(block, at / PAGE_SIZE, since);
+      }
+    });
+    this.#background.touched(block, offset / PAGE_SIZE);
+  }
+
+  #hear(change: () => void): void {
+    change();
+    this.#control.ring();
+  }
+
+  #take(name: string, bitmap: Uint8Array): void {
+    this.#sent.take(this.#numbers.get(name) as number, bitmap);
+    this.#received.add(name);
+  }
+
+  #noteSent(): void {
+    this.#board.sent = this.#sent.total - this.#sent.missing;
+    if (this.#sent.missing === 0) this.#control.ring();
+  }
+
+  async #sendSteps(steps: readonly CheckedFileStep[]): Promise<void> {
+    for (const step of steps) {
+      if (step.kind === "bytes") await this.#send([step.bytes]);
+      else for await (const bytes of checkedCopy(this.#task.fd, step)) await this.#send([bytes]);
+    }
+  }
+
+  async #send(parts: readonly Uint8Array[]): Promise<void> {
+    if (parts.length > 0) await this.#link.send(parts);
+  }
+
+  /** The same, but not in the middle of a huge page. */
+  async #sendBetween(parts: readonly Uint8Array[]): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#huge.between(() => this.#link.send(parts).then(resolve, reject));
+    });
+  }
+
+  /** Waits for something, but no longer than the destination is there and the run goes on. */
+  async #until(condition: () => boolean): Promise<void> {
+    const lost = (): boolean => this.#link.failure !== null || this.#link.ended || this.#control.giveUp;
+    await this.#control.until(() => condition() || lost());
+    if (!condition()) this.#check();
+  }
+
+  #check(): void {
+    if (this.#link.failure !== null) throw this.#link.failure;
+    if (this.#control.giveUp) throw new MultifdError("CANCELLED", "the restore was given up");
+    if (this.#link.ended) throw closedEarly("end of file");
+  }
+
+  #hostPage(block: number): number {
+    return hostPageOf(this.#map.block(block), this.#task.hostPages);
+  }
+
+  #bitmapBytes(name: string): number | null {
+    const block = this.#numbers.get(name);
+    return block === undefined ? null : bitmapBytes(this.#map.block(block));
+  }
+}
