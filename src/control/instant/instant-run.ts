@@ -83,10 +83,10 @@ export class InstantRun {
   async execute(): Promise<CompletedEvent> {
     const readers = this.#options.workers ?? Math.min(MOST_READERS, Math.max(1, availableParallelism() - 1));
     const start = await this.#start();
+    const cachedFd = openCached(this.#source.fd);
     const pool = new RunPool(POSTCOPY, readers + 1);
     const unwatch = whenAborted(this.#options.signal, (error) => this.#fail(error));
     const ticking = setInterval(() => this.#progress(), TICK_MS);
-    const cachedFd = openCached(this.#source.fd);
     try {
       // From its first byte on QEMU's main loop waits for us, and so does the user for the guest.
       await pool.loaded();
@@ -195,7 +195,7 @@ export class InstantRun {
   #withRan(error: unknown): unknown {
     if (!(error instanceof MultifdError)) return error;
     const { code, message, details } = error;
-    const ran = this.#board.ran;
+    const ran = this.#board.told || this.#options.resume === true;
     return new MultifdError(code, message, { ...details, ran }, error);
   }
 

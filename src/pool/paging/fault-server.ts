@@ -91,6 +91,7 @@ export class FaultServer {
     if (others.length > 0) {
       for (const address of others) sent.add(block, address / PAGE_SIZE);
       board.addInBackground(others.length);
+      pace.sent(others.length * PAGE_SIZE);
       this.#send(sections.whole(name, others, dataOf), null);
     }
     this.#rooms.push(room);
@@ -135,9 +136,15 @@ export class FaultServer {
   }
 }
 
-/** Requests hold whole pages of a block. Throws PROTOCOL. */
-export function checkRequest(map: PageMap, block: number, offset: number, length: number): void {
-  const fits = offset % PAGE_SIZE === 0 && length % PAGE_SIZE === 0 && length > 0;
+/** A request is for one of the destination's own pages. Throws PROTOCOL. */
+export function checkRequest(
+  map: PageMap,
+  block: number,
+  hostPage: number,
+  offset: number,
+  length: number,
+): void {
+  const fits = length === hostPage && offset % hostPage === 0;
   if (fits && offset + length <= map.block(block).usedLength) return;
   throw protocolError(
     `the destination asks for ${length} bytes of RAMBlock "${map.block(block).name}"`,

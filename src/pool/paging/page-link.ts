@@ -32,7 +32,7 @@ export class PageLink {
       } catch (error) {
         this.fail(error);
       }
-      return true;
+      return this.#failure === null;
     };
     // `onread` together with `fd` is documented; only the type declarations lack it.
     const options = {
@@ -67,9 +67,10 @@ export class PageLink {
 
   /**
    * Sends the parts in one go, none of them copied. Resolves when the kernel has taken them all, so that their memory is free,
-   * and rejects with the link's failure.
+   * and rejects with the link's failure, behind which nothing is sent: least of all the word that all has come.
    */
   send(parts: readonly Uint8Array[]): Promise<void> {
+    if (this.#failure !== null) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       const done = (error?: Error | null): void => {
         if (error) {

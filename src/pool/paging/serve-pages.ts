@@ -55,6 +55,8 @@ class PageServer {
   readonly #beat: NodeJS.Timeout;
   /** Blocks of which the destination has said what it has. */
   readonly #received = new Set<string>();
+  /** A destination that is resumed has not said all that it has. */
+  #unknown: boolean;
   #pong = 0;
   #resumed = false;
   #status: number | null = null;
@@ -62,6 +64,7 @@ class PageServer {
   constructor(task: PagingTask, part: ServePart) {
     const { blocks } = task;
     this.#task = task;
+    this.#unknown = part.start.kind === "resume";
     this.#control = new ControlBlock(task.control);
     this.#control.take(0);
     this.#board = new Board(task.board);
@@ -109,7 +112,10 @@ class PageServer {
     this.#board.setOpened();
     this.#control.ring();
     await this.#until(() => this.#board.mayLaunch);
-    await this.#sendSteps(launch);
+    await this.#sendSteps(launch.slice(0, -1));
+    // Its last step makes the package whole: the destination may go through it to its end, which is the word to run.
+    this.#board.setTold();
+    await this.#sendSteps(launch.slice(-1));
     await this.#until(() => this.#pong === PONG_LOADED);
     this.#board.setRan(Number(process.hrtime.bigint() - firstByteAt) / 1000);
     this.#control.ring();
@@ -121,6 +127,7 @@ class PageServer {
     await this.#send(blocks.slice(1).map(({ name }) => askReceived(name)));
     await this.#until(() => this.#received.size === blocks.length);
     this.#noteSent();
+    this.#unknown = false;
     await this.#send([RESUME]);
     await this.#until(() => this.#resumed);
     this.#board.setRan(0);
@@ -138,13 +145,14 @@ class PageServer {
 
   async #pushSmall(): Promise<void> {
     for (;;) {
+      this.#check();
       if (this.#background.assign()) this.#control.ring();
       if (this.#background.exhausted) return;
       await this.#until(() => this.#background.ready);
-      const pages = this.#pace.chunkPages;
-      await this.#pace.turn(pages * PAGE_SIZE);
-      const chunk = this.#background.next(pages);
+      await this.#rest();
+      const chunk = this.#background.next(this.#pace.chunkPages);
       if (chunk === null) continue;
+      this.#pace.sent(chunk.pages * PAGE_SIZE);
       this.#board.addInBackground(chunk.pages);
       await this.#sendBetween(chunk.parts);
       this.#noteSent();
@@ -158,7 +166,8 @@ class PageServer {
       const hostPage = this.#hostPage(number);
       if (hostPage === PAGE_SIZE) continue;
       for (const start of hugePagesOf(block, number, hostPage, this.#sent)) {
-        await this.#pace.turn(hostPage);
+        await this.#rest();
+        this.#pace.sent(hostPage);
         await this.#huge.serve(number, start, hostPage, null);
         this.#check();
       }
@@ -167,12 +176,12 @@ class PageServer {
 
   /** The destination's last word is that all went well. */
   async end(): Promise<void> {
+    this.#check();
+    this.#sent.close();
     await this.#sendBetween([this.#sections.endOfRam()]);
     this.#control.setTailSent();
     await this.#until(() => this.#status !== null);
-    if (this.#status === 0) return;
-    const text = `the destination QEMU says that its load failed (${this.#status}): see its own messages for the reason`;
-    throw new MultifdError("QEMU_FAILED", text, { status: this.#status });
+    if (this.#status !== 0) throw loadFailed(this.#status);
   }
 
   close(): void {
@@ -185,19 +194,15 @@ class PageServer {
     const block = this.#numbers.get(name);
     if (block === undefined)
       throw protocolError(`the destination asks for pages of RAMBlock "${name}"`, offset);
-    checkRequest(this.#map, block, offset, length);
     const hostPage = this.#hostPage(block);
+    checkRequest(this.#map, block, hostPage, offset, length);
+    // It asks again for all that it waits for once it is resumed: migrate_send_rp_req_pages_pending, migration/migration.c.
+    if (this.#unknown) return;
     if (hostPage !== PAGE_SIZE) {
-      void this.#huge
-        .serve(block, offset - (offset % hostPage), hostPage, since)
-        .then(() => this.#noteSent());
+      void this.#huge.serve(block, offset, hostPage, since);
       return;
     }
-    this.#huge.between(() => {
-      for (let at = offset; at < offset + length; at += PAGE_SIZE) {
-        this.#faults.serve(block, at / PAGE_SIZE, since);
-      }
-    });
+    this.#huge.between(() => this.#faults.serve(block, offset / PAGE_SIZE, since));
     this.#background.touched(block, offset / PAGE_SIZE);
   }
 
@@ -236,14 +241,27 @@ class PageServer {
 
   /** Waits for something, but no longer than the destination is there and the run goes on. */
   async #until(condition: () => boolean): Promise<void> {
-    const lost = (): boolean => this.#link.failure !== null || this.#link.ended || this.#control.giveUp;
+    const lost = (): boolean =>
+      this.#link.failure !== null || this.#link.ended || this.#control.giveUp || this.#status !== null;
     await this.#control.until(() => condition() || lost());
     if (!condition()) this.#check();
+  }
+
+  /** Waits as long as the background has to, and anything is left to be sent. */
+  async #rest(): Promise<void> {
+    if (this.#pace.rest < 1) return;
+    const timer = setTimeout(() => this.#control.ring(), this.#pace.rest);
+    try {
+      await this.#until(() => this.#pace.rest < 1 || this.#sent.missing === 0);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #check(): void {
     if (this.#link.failure !== null) throw this.#link.failure;
     if (this.#control.giveUp) throw new MultifdError("CANCELLED", "the restore was given up");
+    if (this.#status !== null) throw loadFailed(this.#status);
     if (this.#link.ended) throw closedEarly("end of file");
   }
 
@@ -255,4 +273,10 @@ class PageServer {
     const block = this.#numbers.get(name);
     return block === undefined ? null : bitmapBytes(this.#map.block(block));
   }
+}
+
+/** @param status the destination's last word, which came too early or is no good one */
+function loadFailed(status: number | null): MultifdError {
+  const text = `the destination QEMU says that its load is over (${status}) before all of its RAM was there, or that it failed: see its own messages for the reason`;
+  return new MultifdError("QEMU_FAILED", text, { status });
 }
