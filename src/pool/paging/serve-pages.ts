@@ -95,8 +95,8 @@ class PageServer {
       fd: part.cachedFd,
       noteSent: () => this.#noteSent(),
     };
-    this.#faults = new FaultServer(paging);
     this.#huge = new HugePages(paging);
+    this.#faults = new FaultServer(paging, this.#huge);
     const small = [...blocks.keys()].filter((number) => this.#hostPage(number) === PAGE_SIZE);
     const slots = new Slots(part.slots.count, part.slots.memory);
     this.#background = new Background(this.#map, this.#sent, slots, this.#sections, small);
