@@ -124,8 +124,8 @@ export class ReturnPath {
   }
 
   #name(data: Buffer, at: number): string {
-    const length = data.length > at ? (data[at] as number) : -1;
-    if (data.length !== at + 1 + length) throw this.#wrong("names no RAMBlock");
+    const end = data.length > at ? at + 1 + (data[at] as number) : -1;
+    if (data.length !== end) throw this.#wrong("names no RAMBlock");
     return data.toString("latin1", at + 1);
   }
 

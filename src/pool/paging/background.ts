@@ -58,7 +58,9 @@ export class Background {
     const start = Math.floor((page * PAGE_SIZE) / WINDOW_BYTES) * WINDOW_BYTES;
     for (const at of [start + WINDOW_BYTES, start]) {
       const length = Math.min(WINDOW_BYTES, this.#map.block(block).usedLength - at);
-      if (length <= 0 || this.#hot.some((one) => one.block === block && one.start === at)) continue;
+      if (length <= 0) continue;
+      const known = this.#hot.findIndex((one) => one.block === block && one.start === at);
+      if (known >= 0) this.#hot.splice(known, 1);
       this.#hot.push({ block, start: at, length });
     }
     if (this.#hot.length > HOT_WINDOWS) this.#hot.splice(0, this.#hot.length - HOT_WINDOWS);
@@ -147,8 +149,13 @@ export class Background {
     }
   }
 
-  /** Two slots with one window would be no harm, since each page is looked up before it goes. */
+  /** Whether a window has anything to send, and no slot has it. */
   #isWorth({ block, start, length }: Window): boolean {
+    const has = (slot: number): boolean => {
+      const window = this.#slots.window(slot);
+      return window.block === block && window.start === start;
+    };
+    if (this.#assigned.some(has) || (this.#sending !== null && has(this.#sending.slot))) return false;
     return this.#sent.anyMissing(block, start, length);
   }
 }
