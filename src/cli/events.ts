@@ -16,7 +16,7 @@ interface HelloEvent {
 /** How `verify` completes: what was checked instead of how fast each channel moved. */
 export interface VerifyCompletedEvent
   extends Pick<CompletedEvent, "event" | "bytes" | "elapsedMs">,
-    Pick<VerifyReport, "checked" | "blocks"> {
+    Pick<VerifyReport, "checked" | "blocks" | "resumed"> {
   readonly image: Pick<ImageFacts, "path">;
 }
 

@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import type { LibvirtReport, QemuStreamReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
-import { describeMappedContents } from "./mapped-page.ts";
+import { describeMappedContents, describeResumed } from "./mapped-page.ts";
 import { imageArgument, incomingByHand, quoteForShell } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
 
@@ -44,7 +44,18 @@ export function describeLibvirt(report: LibvirtReport): string {
 }
 
 function describeLibvirtFile(report: LibvirtReport): string {
-  const { version, byteOrder, complete, base, imageFormat, streamOffset, bytes, dataBytes, problem } = report;
+  const {
+    version,
+    byteOrder,
+    complete,
+    base,
+    imageFormat,
+    streamOffset,
+    bytes,
+    dataBytes,
+    problem,
+    contents,
+  } = report;
   const order = byteOrder === "little" ? "" : ", of a big-endian host";
   return section(`Image ${report.path}`, [
     ["format", `image of libvirt, version ${version}${order}`],
@@ -54,6 +65,7 @@ function describeLibvirtFile(report: LibvirtReport): string {
       INSIDE[imageFormat] ?? `QEMU's stream, compressed with ${imageFormat}, and so not looked into`,
     ],
     ["problem", problem ?? undefined],
+    ["used up", contents?.format === "mapped-ram" ? describeResumed(contents.resumed) : undefined],
     ["starts at", base === 0 ? undefined : `byte ${base} of the file`],
     [
       "size",

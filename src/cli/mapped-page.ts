@@ -37,7 +37,19 @@ function describeFile(report: MappedRamReport): string {
     ["image UUID", report.imageUuid ?? undefined],
     ["starts at", report.base === 0 ? undefined : `byte ${report.base} of the file`],
     ["size", `${size}${formatBytes(dataBytes)} of data`],
+    ["used up", describeResumed(report.resumed)],
   ]);
+}
+
+/** Of an image that an instant restore let run. */
+export function describeResumed(resumed: MappedRamReport["resumed"]): string | undefined {
+  if (resumed === null) return undefined;
+  if (resumed.at === null)
+    return "an instant restore left a mark that cannot be read: its VM counts as resumed";
+  const by = resumed.qemu === null ? "" : ` by QEMU, process ${resumed.qemu.pid}`;
+  const end =
+    resumed.completed === null ? "not complete, as far as is known" : `complete at ${resumed.completed}`;
+  return `its VM was let run at ${resumed.at}${by}, and its disks moved on; that restore is ${end}`;
 }
 
 function describeVm({ machine, metadata, pageSize, capabilities }: MappedRamReport): string {

@@ -76,7 +76,7 @@ export function withFile<T>(
       const shared = tryShare(source.fd);
       const notBusy = (): void => {
         if (shared) return;
-        const text = `a save is about to write over ${image}: wait for it, or use another image`;
+        const text = `a save is about to write over ${image}, or a VM that was resumed from it still needs it: wait for that, or use another image`;
         throw new MultifdError("TARGET_BUSY", text, { image });
       };
       return await work(source, head, notBusy);

@@ -1,5 +1,6 @@
 import type { ImageMetadata } from "../formats/image/model.ts";
 import type { LibvirtFormat } from "../formats/libvirt/header.ts";
+import type { QemuIdentity } from "../formats/mapped-ram/resumed.ts";
 import type { RamBlock } from "../formats/migration/summary.ts";
 import type { ChannelName, CheckedHow } from "./events.ts";
 
@@ -7,7 +8,7 @@ import type { ChannelName, CheckedHow } from "./events.ts";
 export interface UsedRange {
   /**
    * Of a stream image "superblock", "metadata", "index", "main" or "channel N"; of a mapped-ram file "stream", "pages of
-   * NAME", "map", "metadata", "checksums" or "footer"; of a stream of QEMU "stream"; of an image of libvirt "libvirt's
+   * NAME", "map", "metadata", "checksums", "mark" or "footer"; of a stream of QEMU "stream"; of an image of libvirt "libvirt's
    * header and XML" and what is inside.
    */
   readonly what: string;
@@ -105,7 +106,21 @@ export interface MappedRamReport {
   readonly checksum: "crc32" | "none";
   /** Null while unsealed. */
   readonly metadata: ImageMetadata | null;
+  /** What an instant restore wrote to it; null: none let the VM run. */
+  readonly resumed: ResumedReport | null;
   readonly ranges: readonly UsedRange[];
+}
+
+/** An instant restore let the VM run: its disks have moved on since. */
+export interface ResumedReport {
+  /** ISO time; null: the mark cannot be read, and so the VM counts as resumed. */
+  readonly at: string | null;
+  /** ISO time at which QEMU had all of the image; null: not yet, or nobody wrote it down. */
+  readonly completed: string | null;
+  /** UUID of the restore. */
+  readonly session: string | null;
+  /** Who has the VM; null: nobody could tell. */
+  readonly qemu: QemuIdentity | null;
 }
 
 /** What others wrote; these fields are here for those who look for a seal of ours. */
@@ -177,4 +192,6 @@ export interface VerifyReport {
   readonly blocks: number;
   readonly bytes: number;
   readonly elapsedMs: number;
+  /** Only of an image whose VM an instant restore let run. */
+  readonly resumed?: ResumedReport;
 }

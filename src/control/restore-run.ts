@@ -8,8 +8,10 @@ import type { CompletedEvent } from "./events.ts";
 import { checkExpectations } from "./expectations.ts";
 import { feedPlan } from "./feed-run.ts";
 import { destinationNeeds } from "./inspect.ts";
+import { refuseRanOn, reportMark } from "./instant/ran-on.ts";
 import type { MappedContents } from "./mapped-ram/contents.ts";
 import { planMapped } from "./mapped-ram/outgoing.ts";
+import { findMark } from "./mapped-ram/resumed.ts";
 import { checkBeforehand } from "./mapped-ram/verify.ts";
 import { withRestorable } from "./opened-image.ts";
 import type { RestoreOptions } from "./options.ts";
@@ -58,6 +60,7 @@ async function checkedPages(
   options: RestoreOptions,
 ): Promise<OutgoingPlan> {
   const { stream, uuid } = contents;
+  refuseRanOn(reportMark(await findMark(source.fd, contents)), options);
   checkExpectations({ machine: stream.machine, uuid, multifdChannels: null }, options, options.log ?? SILENT);
   const plan = await planMapped(source, contents, options);
   await checkBeforehand(options, source.fd, contents);

@@ -4,6 +4,7 @@ import { Lazy } from "../lazy.ts";
 import { ControlBlock } from "../pool/control-block.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import type { CompletedEvent } from "./events.ts";
+import { refuseAwaited } from "./instant/refuse-awaited.ts";
 import { Meter } from "./meter.ts";
 import type { SaveOptions } from "./options.ts";
 import type { SaveBody, SaveBodyParts } from "./save-body.ts";
@@ -23,6 +24,7 @@ export async function runSave(options: SaveOptions, parts: SaveRunParts = {}): P
   const address = parseAddress(options.listen);
   throwIfAborted(options.signal);
   const log = options.log ?? SILENT;
+  await refuseAwaited(options);
   const target = await openTarget({
     image: options.image,
     offset: options.offset ?? 0,

@@ -10,6 +10,7 @@ const libc = koffi.load(null);
 const fcntlInt = libc.func("int fcntl(int fd, int command, int argument)");
 const shutdownSocket = libc.func("int shutdown(int fd, int how)");
 const ioctlOut = libc.func("int ioctl(int fd, unsigned long request, _Out_ int *value)");
+const ioctlIn = libc.func("int ioctl(int fd, unsigned long request, _In_ int *value)");
 const pollOne = libc.func("int poll(_Inout_ void *fds, unsigned long count, int timeoutMs)");
 const madviseCall = libc.func("int madvise(void *address, size_t length, int advice)");
 const fallocateCall = libc.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)");
@@ -34,6 +35,9 @@ const F_GETFL = 3;
 const F_DUPFD_CLOEXEC = 1030;
 const SHUT_RDWR = 2;
 const SIOCOUTQ = 0x5411;
+const FS_IOC_GETFLAGS = 0x80086601;
+const FS_IOC_SETFLAGS = 0x40086602;
+const FS_IMMUTABLE_FL = 0x10;
 const POLLIN = 1;
 const POLLERR = 0x8;
 const POLLHUP = 0x10;
@@ -258,6 +262,26 @@ export function nextHole(fd: number, offset: number): number {
   // Not even the first byte is inside the file.
   if (error.code === "ENXIO") return offset;
   throw error;
+}
+
+/**
+ * Whether nobody, not even root, may write, remove, rename or replace a file (chattr +i). False where its file system knows
+ * no such flag.
+ */
+export function isImmutable(fd: number): boolean {
+  const flags = [0];
+  return ioctlOut(fd, FS_IOC_GETFLAGS, flags) === 0 && ((flags[0] as number) & FS_IMMUTABLE_FL) !== 0;
+}
+
+/**
+ * Sets or clears that flag of a file, which may be open for reading only. Throws EPERM (without CAP_LINUX_IMMUTABLE), ENOTTY or
+ * EOPNOTSUPP (the file system, or what is no regular file, has none).
+ */
+export function setImmutable(fd: number, immutable: boolean): void {
+  const flags = [0];
+  check(ioctlOut(fd, FS_IOC_GETFLAGS, flags), "ioctl");
+  const others = (flags[0] as number) & ~FS_IMMUTABLE_FL;
+  check(ioctlIn(fd, FS_IOC_SETFLAGS, [immutable ? others | FS_IMMUTABLE_FL : others]), "ioctl");
 }
 
 /** Takes the exclusive lock of an open file; false when somebody else has one of either kind. */

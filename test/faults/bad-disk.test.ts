@@ -37,11 +37,12 @@ const PLACED_WRITES: readonly (readonly [string, Place])[] = [
   ["the map", { thread: "main", call: "write", nth: 3 }],
   ["the metadata", { thread: "main", call: "write", nth: 4 }],
   ["the checksums", { thread: "main", call: "write", nth: 5 }],
+  ["the place of the mark", { thread: "main", call: "write", nth: 6 }],
   ["cutting the file", { thread: "main", call: "ftruncateSync", nth: 2 }],
   ["the flush of all that", { thread: "main", call: "fdatasync", nth: 2 }],
-  ["the footer", { thread: "main", call: "write", nth: 6 }],
+  ["the footer", { thread: "main", call: "write", nth: 7 }],
   ["its flush", { thread: "main", call: "fdatasync", nth: 3 }],
-  ["QEMU's magic", { thread: "main", call: "write", nth: 7 }],
+  ["QEMU's magic", { thread: "main", call: "write", nth: 8 }],
   ["its flush", { thread: "main", call: "fdatasync", nth: 4 }],
   ["the rename", { thread: "main", call: "renameSync", nth: 1 }],
 ];
@@ -127,8 +128,9 @@ describeWithLoopDevices("a write that is torn, and the helper gone with it", () 
     ["later pages", { thread: "worker", call: "write", nth: 5 }],
     ["the head", { thread: "main", call: "write", nth: 3 }],
     ["the metadata", { thread: "main", call: "write", nth: 5 }],
-    ["the footer", { thread: "main", call: "write", nth: 7 }],
-    ["QEMU's magic", { thread: "main", call: "write", nth: 8 }],
+    ["the place of the mark", { thread: "main", call: "write", nth: 7 }],
+    ["the footer", { thread: "main", call: "write", nth: 8 }],
+    ["QEMU's magic", { thread: "main", call: "write", nth: 9 }],
   ];
 
   test.each(PLACED_TORN)("over an image in place, --format mapped-ram: %s", async (_what, place) => {
@@ -145,7 +147,7 @@ describeWithLoopDevices("a write that is torn, and the helper gone with it", () 
     expect(await helper.exit()).toBe("SIGKILL");
     const magic = fs.readFileSync(device).toString("latin1", 0, 4);
     // Half of a page with the magic is all of it: then everything else is there.
-    if (place.nth === 8) {
+    if (place.nth === 9) {
       expect(magic).toBe("QEVM");
       await verify({ image: device, workers: 1 });
     } else {

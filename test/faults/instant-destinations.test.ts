@@ -31,10 +31,18 @@ test("one that is gone when its devices come was not told to run the guest", asy
 });
 
 test("one that has got the word to run the guest may run it, whether it answers or not", async () => {
-  const { destination, failure } = await lab.start({ silentOn: 2 });
+  const abort = new AbortController();
+  const { destination, failure } = await lab.start({ silentOn: 2 }, { signal: abort.signal });
   await destination.until(() => destination.ran);
-  destination.hangUp();
-  expect(await failure()).toMatchObject({ code: "DESTINATION_CLOSED", details: { ran: true } });
+  abort.abort();
+  expect(await failure()).toMatchObject({ code: "CANCELLED", details: { ran: true } });
+});
+
+test("one that leaves without having said that it has its devices has not run the guest", async () => {
+  const { failure } = await lab.start({
+    onArrival: ({ what }, source) => void (what === "devices" && source.hangUp()),
+  });
+  expect(await failure()).toMatchObject({ code: "DESTINATION_CLOSED", details: { ran: false } });
 });
 
 test("one that never answers is waited for, until somebody gives it up", async () => {

@@ -131,8 +131,6 @@ test("nothing follows the end, whatever is asked for meanwhile", async () => {
 });
 
 test("a restore goes on where the destination says that it stands", async () => {
-  const first = await lab.start();
-  await first.completed();
   const had = { mem: [...range(0, 100), 301, 2099], rom: [4] };
   const received = { mem: bitmapWith(2101, had.mem), rom: bitmapWith(5, had.rom) };
   const { destination, completed } = await lab.start({ received }, { resume: true });

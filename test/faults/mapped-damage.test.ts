@@ -13,13 +13,14 @@ import { type Random, seededRandom } from "../support/random.ts";
 const MIB = 2 ** 20;
 const PAGE = 4096;
 const REFUSALS = ["IMAGE_DAMAGED", "NOT_AN_IMAGE", "NOT_SEALED", "UNSUPPORTED_VERSION"];
-/** Where the damage goes and how often: 80 places. */
+/** Where the damage goes and how often: 84 places. */
 const PLACES = [
   ["stream", 20],
   ["pages", 30],
   ["map", 6],
   ["metadata", 8],
   ["checksums", 8],
+  ["mark", 4],
   ["footer", 8],
 ] as const;
 

@@ -136,7 +136,7 @@ describe("bytes behind the footer", () => {
 });
 
 describe("a changed byte of an image that was made from channels", () => {
-  test.each(["stream", "bitmap", "map", "metadata", "checksums", "footer"])(
+  test.each(["stream", "bitmap", "map", "metadata", "checksums", "mark", "footer"])(
     "of %s: nothing is sent, nobody is even connected to",
     async (what) => {
       const random = seededRandom();

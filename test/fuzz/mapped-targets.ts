@@ -48,7 +48,7 @@ const footer: Target = (input) => {
   });
   if (!("value" in opened)) return false;
   const { map: places, metadata, sums, imageEnd } = opened.value;
-  for (const { offset, length } of [places, metadata, sums]) assert.ok(offset + length <= imageEnd - 4096);
+  for (const { offset, length } of [places, metadata, sums]) assert.ok(offset + length <= imageEnd - 8192);
   return true;
 };
 

@@ -24,7 +24,8 @@ export interface ExampleMapped {
   readonly trailer: BuiltTrailer;
 }
 
-export function exampleMapped(): ExampleMapped {
+/** @param more metadata besides those of the page */
+export function exampleMapped(more: Partial<ImageMetadata> = {}): ExampleMapped {
   const stream = mappedFile({
     blocks: [{ name: "mem", bytes: 20 * PAGE, pages: { 0: 0x5a, 1: 0x5b, 17: 0xa5 } }],
   });
@@ -46,6 +47,7 @@ export function exampleMapped(): ExampleMapped {
     ...{ multifdChannels: 0, compression: null, barrierMode: null, capabilities: ["mapped-ram"] },
     ramBlocks: [{ name: "mem", usedLength: 20 * PAGE }],
     evidence: { verdict: "complete", decidedBy: "qmp", reasons: [] },
+    ...more,
   };
   const identity = { uuid: "c0ffee00-0000-4000-8000-000000000002", createdMs: Date.UTC(2026, 0, 1) };
   const place = { base: 0, end: stream.length, crc32: crc32(Buffer.concat(own)) };

@@ -11,6 +11,7 @@ export interface FaultSpec {
     | "ftruncateSync"
     | "renameSync"
     | "unlinkSync"
+    | "fsync"
     | "fsyncSync"
     | "accept"
     | "connect"

@@ -3,6 +3,7 @@ import { open, writeFile } from "node:fs/promises";
 import { afterEach, expect } from "vitest";
 import type { InstantOptions } from "../../src/control/instant/options.ts";
 import { type CompletedEvent, type MultifdError, restoreInstant } from "../../src/index.ts";
+import { isImmutable, setImmutable } from "../../src/io/libc.ts";
 import { failureOf } from "./expect-failure.ts";
 import type { MappedBlockSpec } from "./mapped-file.ts";
 import { type DestinationOptions, PostcopyDestination } from "./postcopy-destination.ts";
@@ -31,45 +32,42 @@ export function range(from: number, to: number, step = 1): number[] {
 /** A run under way. Its failure is seen by whoever asks for it. */
 export interface InstantTrial {
   readonly destination: PostcopyDestination;
+  readonly image: string;
   readonly completed: () => Promise<CompletedEvent>;
   readonly failure: () => Promise<MultifdError | null>;
 }
 
 export interface InstantLab {
-  readonly file: (name: string) => string;
-  /** Writes an image with these blocks, which all restores read from then on. */
+  /** The image that every restore gets a copy of from now on. */
   save(blocks: readonly MappedBlockSpec[]): Promise<SealedMapped>;
-  /** Changes bytes of the image. */
-  overwrite(offset: number, bytes: Uint8Array): Promise<void>;
   start(destination?: DestinationOptions, options?: Partial<InstantOptions>): Promise<InstantTrial>;
 }
 
-/** Instant restores of small images into a destination of the test's own; all is gone when a test ends. */
+/** Instant restores of small images into destinations of a test's own; all is gone when a test ends. */
 export function useInstantLab(): InstantLab {
   const scratch = useScratch();
   const cleanUps: (() => Promise<unknown>)[] = [];
-  let sockets = 0;
+  let content: Buffer = Buffer.alloc(0);
+  let trials = 0;
   afterEach(async () => {
     await Promise.all(cleanUps.splice(0).map((cleanUp) => cleanUp()));
   });
-  const image = (): string => scratch.file("image");
   return {
-    file: scratch.file,
     async save(blocks) {
       const sealed = sealedMapped(blocks);
-      await writeFile(image(), sealed.bytes);
+      content = sealed.bytes;
       return sealed;
     },
-    async overwrite(offset, bytes) {
-      const file = await open(image(), "r+");
-      await file.write(bytes, 0, bytes.length, offset);
-      await file.close();
-    },
     async start(behaviour = {}, options = {}) {
-      const destination = await PostcopyDestination.listen(scratch.file(`socket-${sockets++}`), behaviour);
+      const number = trials++;
+      const image = scratch.file(`image-${number}`);
+      await writeFile(image, content);
+      const destination = await PostcopyDestination.listen(scratch.file(`socket-${number}`), behaviour);
       const abort = new AbortController();
       const run = restoreInstant({
-        ...{ image: image(), connect: destination.address, workers: 1, signal: abort.signal },
+        ...{ image, connect: destination.address, workers: 1, signal: abort.signal },
+        // No image of these was resumed before.
+        force: options.resume === true,
         ...options,
       });
       const ended = failureOf(run);
@@ -77,10 +75,27 @@ export function useInstantLab(): InstantLab {
         abort.abort();
         await ended;
         await destination.close();
+        await withImage(image, () => undefined);
       });
-      return { destination, completed: () => run, failure: () => ended };
+      return { destination, image, completed: () => run, failure: () => ended };
     },
   };
+}
+
+/** Changes an image, also one that was made immutable because a guest depends on it. */
+export async function withImage(image: string, change: (fd: number) => void): Promise<void> {
+  const reader = await open(image);
+  try {
+    if (isImmutable(reader.fd)) setImmutable(reader.fd, false);
+  } finally {
+    await reader.close();
+  }
+  const file = await open(image, "r+");
+  try {
+    change(file.fd);
+  } finally {
+    await file.close();
+  }
 }
 
 /** Each page of these blocks has come once, and nothing else; zero pages need not. */

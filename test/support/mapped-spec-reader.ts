@@ -17,6 +17,7 @@ export interface SpecBlock {
 
 export interface SpecMapped {
   readonly footer: ReadonlyMap<string, number>;
+  readonly footerUuid: string;
   readonly header: ReadonlyMap<string, number>;
   readonly metadata: unknown;
   readonly blocks: readonly SpecBlock[];
@@ -55,6 +56,7 @@ export function readMappedBySpec(page: string, image: Buffer): SpecMapped {
   }
   own.push(image.subarray(from, get(footer, "stream_end")));
   return {
+    footerUuid: hexOf(page, "## Footer", image, footerAt)("image_uuid"),
     ...{ footer, header, blocks, metadata: JSON.parse(region("metadata").toString("utf8")) },
     computed: {
       stream: crcBySpec(Buffer.concat(own)),
@@ -63,6 +65,29 @@ export function readMappedBySpec(page: string, image: Buffer): SpecMapped {
       sums: crcBySpec(region("sums")),
       footer: crcBySpec(image.subarray(footerAt, footerAt + 4092)),
     },
+  };
+}
+
+/** What the mark of a sealed image says; null: there is none. */
+export function readMarkBySpec(page: string, image: Buffer): Readonly<Record<string, unknown>> | null {
+  const at = Math.floor(image.length / 4096) * 4096 - 8192;
+  const bytes = image.subarray(at, at + 4096);
+  if (bytes.every((byte) => byte === 0)) return null;
+  const mark = fields(page, "## Resumed mark", bytes, 0);
+  const hex = hexOf(page, "## Resumed mark", bytes, 0);
+  return {
+    ...{ state: get(mark, "state"), resumed: get(mark, "resumed"), completed: get(mark, "completed") },
+    ...{ image: hex("image_uuid"), streamEnd: get(mark, "stream_end"), session: hex("session") },
+    ...{ pid: get(mark, "qemu_pid"), start: get(mark, "qemu_start"), bootId: hex("boot_id") },
+    sumFits: get(mark, "mark_crc32") === crcBySpec(bytes.subarray(0, 4092)),
+  };
+}
+
+function hexOf(page: string, heading: string, bytes: Buffer, at: number): (name: string) => string {
+  const places = fieldsOf(page, heading);
+  return (name) => {
+    const { offset, size } = places.get(name) ?? { offset: 0, size: 0 };
+    return bytes.subarray(at + offset, at + offset + size).toString("hex");
   };
 }
 

@@ -1,6 +1,9 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, test } from "vitest";
+import { setImmutable } from "../../src/io/libc.ts";
 
 /** File systems and devices of a test's own; they are gone when the test ends. */
 export interface Mounts {
@@ -62,6 +65,19 @@ export function describeWithLoopDevices(title: string, body: () => void): void {
   suite(title, "loop devices", "losetup", ["--find"], body);
 }
 
+/** A suite that makes temporary files immutable; likewise. */
+export function describeWithImmutable(title: string, body: () => void): void {
+  suiteIf(title, "immutable files in the directory for temporary ones", makeImmutable, body);
+}
+
+function makeImmutable(): void {
+  const file = join(tmpdir(), `multifd-test-${process.pid}`);
+  const fd = openSync(file, "w");
+  rmSync(file);
+  setImmutable(fd, true);
+  closeSync(fd);
+}
+
 function suite(
   title: string,
   need: string,
@@ -69,8 +85,13 @@ function suite(
   args: readonly string[],
   body: () => void,
 ): void {
+  suiteIf(title, need, () => void execFileSync(command, args, { stdio: "ignore" }), body);
+}
+
+/** @param attempt throws where the suite cannot run */
+function suiteIf(title: string, need: string, attempt: () => void, body: () => void): void {
   try {
-    execFileSync(command, args, { stdio: "ignore" });
+    attempt();
   } catch {
     console.warn(`\n*** NOT TESTED: ${title} needs ${need}, which this user or machine lacks ***\n`);
     describe.runIf(false)(title, () => test(`needs ${need}`, () => {}));

@@ -139,6 +139,7 @@ export class PostcopyDestination {
 
   #hear(arrival: Arrival): void {
     this.#options.onArrival?.(arrival, this);
+    if (this.#socket?.destroyed) return;
     if (arrival.what === "blocks") this.blocks = arrival.blocks;
     else if (arrival.what === "devices") this.devices = arrival.bytes;
     else if (arrival.what === "page")

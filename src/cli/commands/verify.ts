@@ -26,12 +26,15 @@ export function addVerifyCommand(program: Command, output: Output): void {
     });
 }
 
-function completedEvent({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): VerifyCompletedEvent {
-  return { event: "completed", bytes, elapsedMs, image: { path }, checked, blocks };
+function completedEvent(report: VerifyReport): VerifyCompletedEvent {
+  const { bytes, elapsedMs, path, checked, blocks, resumed } = report;
+  const facts = { bytes, elapsedMs, image: { path }, checked, blocks };
+  return { event: "completed", ...facts, ...(resumed === undefined ? {} : { resumed }) };
 }
 
-function verifiedSentence({ bytes, elapsedMs, path, checked, blocks }: VerifyReport): string {
+function verifiedSentence({ bytes, elapsedMs, path, checked, blocks, resumed }: VerifyReport): string {
   const rate = formatRate((bytes * 1000) / Math.max(elapsedMs, 1));
   const found = checked === "structure only" ? "whole, as far as that tells," : "intact";
-  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks ${found} after ${formatDuration(elapsedMs)} (${rate}); checked: ${checked}.`;
+  const ranOn = resumed === undefined ? "" : ` An instant restore let its VM run at ${resumed.at}.`;
+  return `Verified ${path}: ${formatBytes(bytes)} in ${blocks} blocks ${found} after ${formatDuration(elapsedMs)} (${rate}); checked: ${checked}.${ranOn}`;
 }

@@ -8,6 +8,7 @@ import { inheritedFd } from "../../io/image-target/file-kind.ts";
 import { throwIfAborted } from "../cancellation.ts";
 import type { CompletedEvent } from "../events.ts";
 import { namedUuid } from "../inspect.ts";
+import { refuseRanOn } from "../instant/ran-on.ts";
 import { MappedFormat } from "../mapped-ram/format.ts";
 import { DEFAULT_CHANNELS, type RunOptions, type SaveOptions } from "../options.ts";
 import type { FormatMaker } from "../save-format.ts";
@@ -41,13 +42,14 @@ export interface ConvertOptions
 
 /**
  * Makes a saved VM of another kind out of one of any kind, as crash-safe as a save: nothing is published that is not whole.
- * @throws MultifdError UNSUPPORTED_STREAM (the format cannot carry it), VM_MISMATCH (the XML is another domain's), and what
- *   verify() and save() throw
+ * @throws MultifdError VM_RAN_ON (an instant restore let it run), UNSUPPORTED_STREAM (the format cannot carry it), VM_MISMATCH
+ *   (the XML is another domain's), and what verify() and save() throw
  */
 export async function convert(options: ConvertOptions): Promise<CompletedEvent> {
   checkConvertOptions(options);
   throwIfAborted(options.signal);
   const completed = await withSource(options, async (source) => {
+    refuseRanOn(source.resumed, options);
     const channels = channelsFor(source, options);
     const makeFormat = formatFor(options, source);
     if (source.channels === null || channels === source.channels || options.format === "mapped-ram") {
@@ -107,7 +109,7 @@ function formatFor(options: ConvertOptions, source: SavedSource): FormatMaker {
   return (parts) => {
     const carried: typeof parts = {
       ...parts,
-      describe: (streams, evidence) => carry(parts.describe(streams, evidence), source.metadata, options),
+      describe: (streams, evidence) => carry(parts.describe(streams, evidence), source, options),
     };
     if (start !== null) return new LibvirtFormat(carried, start);
     return options.format === "mapped-ram" ? new MappedFormat(carried) : new StreamFormat(carried);
@@ -117,7 +119,7 @@ function formatFor(options: ConvertOptions, source: SavedSource): FormatMaker {
 /** What the streams do not say goes along: what QMP told, and what the user gave. */
 function carry(
   found: ImageMetadata,
-  stored: ImageMetadata | null,
+  { metadata: stored, resumed }: SavedSource,
   { meta = {} }: Pick<ConvertOptions, "meta">,
 ): ImageMetadata {
   const more = userMeta(meta);
@@ -125,7 +127,8 @@ function carry(
   const { qemuVersion, vm, user, userBinary, evidence, barrierMode } = stored;
   return {
     ...found,
-    ...{ qemuVersion, vm, barrierMode: found.barrierMode ?? barrierMode },
+    ...{ qemuVersion, barrierMode: found.barrierMode ?? barrierMode },
+    vm: vm && { ...vm, ranOn: vm.ranOn || resumed !== null },
     vmUuid: found.vmUuid ?? stored.vmUuid,
     evidence: { ...found.evidence, decidedBy: evidence.decidedBy },
     user: { ...user, ...more.user },

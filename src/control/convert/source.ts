@@ -9,13 +9,16 @@ import type { OutgoingTask, PourTask } from "../../pool/messages.ts";
 import { POUR } from "../../pool/worker-code.ts";
 import { kindOfFile } from "../foreign/kind.ts";
 import { compressedInside, openLibvirt } from "../foreign/libvirt.ts";
-import { type MappedContents, openContents } from "../mapped-ram/contents.ts";
+import { reportMark } from "../instant/ran-on.ts";
+import { openContents } from "../mapped-ram/contents.ts";
 import { planMapped } from "../mapped-ram/outgoing.ts";
 import { openFileOf } from "../mapped-ram/report.ts";
+import { findMark } from "../mapped-ram/resumed.ts";
 import { checkBeforehand } from "../mapped-ram/verify.ts";
 import { readSealed, withFile } from "../opened-image.ts";
 import type { RunOptions, SaveOptions } from "../options.ts";
 import type { OutgoingPlan } from "../outgoing.ts";
+import type { ResumedReport } from "../reports.ts";
 import { planStreams } from "../stored-streams.ts";
 
 /** A saved VM of any kind, as what is made of it needs it. */
@@ -24,6 +27,8 @@ export interface SavedSource {
   readonly channels: number | null;
   /** What a seal of ours says; null: there is none. */
   readonly metadata: ImageMetadata | null;
+  /** What an instant restore wrote to it; null: none let the VM run. */
+  readonly resumed: ResumedReport | null;
   /** What libvirt's header says; null: it has none. */
   readonly domain: { readonly xml: string; readonly running: boolean } | null;
   /**
@@ -61,7 +66,7 @@ export function withSource<T>(options: RunOptions, work: (source: SavedSource) =
 async function openSaved(options: RunOptions, source: Source, head: Uint8Array): Promise<SavedSource> {
   switch (await kindOfFile(source, head)) {
     case "mapped-ram":
-      return mappedSource(options, source, await openContents(openFileOf(source), source.base), null);
+      return await mappedSource(options, source, null);
     case "qemu-stream":
       return rawSource(options, source, null);
     case "libvirt":
@@ -71,6 +76,7 @@ async function openSaved(options: RunOptions, source: Source, head: Uint8Array):
       return {
         channels: image.index.channels.length - 1,
         metadata: image.metadata,
+        resumed: null,
         domain: null,
         plan: () => planStreams(source, image, options),
       };
@@ -84,18 +90,19 @@ async function libvirtSource(options: RunOptions, source: Source, head: Uint8Arr
   const domain = { xml: data.xml, running: header.running };
   if (header.format === "raw") return rawSource(options, stream, domain);
   if (header.format !== "sparse") throw compressedInside(header, stream, "convert");
-  return mappedSource(options, stream, await openContents(openFileOf(stream), stream.base), domain);
+  return await mappedSource(options, stream, domain);
 }
 
-function mappedSource(
+async function mappedSource(
   options: RunOptions,
   source: Source,
-  contents: MappedContents,
   domain: SavedSource["domain"],
-): SavedSource {
+): Promise<SavedSource> {
+  const contents = await openContents(openFileOf(source), source.base);
   return {
     channels: null,
     metadata: contents.seal?.metadata ?? null,
+    resumed: reportMark(await findMark(source.fd, contents)),
     domain,
     plan: async (channels, zeroedRam) => {
       const plan = await planMapped(source, contents, { image: options.image, channels, zeroedRam });
@@ -126,5 +133,5 @@ function rawSource(
       },
     };
   };
-  return { channels: 0, metadata: null, domain, plan };
+  return { channels: 0, metadata: null, resumed: null, domain, plan };
 }

@@ -1,7 +1,7 @@
 import type { Source } from "../../io/source.ts";
 import { openContents } from "../mapped-ram/contents.ts";
 import { openFileOf } from "../mapped-ram/report.ts";
-import { verifyContents } from "../mapped-ram/verify.ts";
+import { verifyMarked } from "../mapped-ram/verify.ts";
 import type { RunOptions } from "../options.ts";
 import type { VerifyReport } from "../reports.ts";
 import { SILENT } from "../silent-log.ts";
@@ -16,7 +16,7 @@ export async function verifyUnsealed(
   source: Source,
 ): Promise<Omit<VerifyReport, "path">> {
   const contents = await openContents(openFileOf(source), source.base);
-  const verified = await verifyContents(options, source.fd, contents);
+  const verified = await verifyMarked(options, source.fd, contents);
   const { undecided } = contents.stream;
   if (undecided.length > 0) {
     const why = undecided.join("; ");

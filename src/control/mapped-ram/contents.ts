@@ -1,6 +1,7 @@
 import type { ImageMetadata } from "../../formats/image/model.ts";
 import type { MappedStream } from "../../formats/mapped-ram/model.ts";
 import { type MappedImage, type OpenFile, openMapped, readFooter } from "./open.ts";
+import { endOfUnsealed } from "./resumed.ts";
 import { sumStream, walkStream } from "./stream.ts";
 
 /** A mapped-ram file of which all was checked but the pages, as far as anything tells how it must be. */
@@ -28,7 +29,7 @@ export interface MappedContents {
  */
 export async function openContents(file: OpenFile, base: number): Promise<MappedContents> {
   if ((await readFooter(file, base)) !== null) return contentsOf(await openMapped(file, base));
-  const stream = await walkStream(file.fd, base, file.bytes);
+  const stream = await walkStream(file.fd, base, await endOfUnsealed(file, base));
   const { presentPages } = await sumStream(file.fd, stream);
   return { stream, presentPages, sumsOffset: null, uuid: stream.uuid, seal: null };
 }

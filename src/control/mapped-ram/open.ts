@@ -16,6 +16,7 @@ import {
   openTrailer,
 } from "../../formats/mapped-ram/trailer.ts";
 import { readAligned, readSpan } from "../../io/file-io.ts";
+import { endOfUnsealed } from "./resumed.ts";
 import { type StreamSums, sumStream, walkStream } from "./stream.ts";
 
 /** An open file and its size. */
@@ -46,7 +47,7 @@ export async function readFooter(file: OpenFile, base: number): Promise<Footer |
 export async function openMapped(file: OpenFile, base: number): Promise<MappedImage> {
   const footer = await readFooter(file, base);
   // What is no mapped-ram file at all, or is cut, is told as such.
-  if (footer === null) await walkStream(file.fd, base, file.bytes);
+  if (footer === null) await walkStream(file.fd, base, await endOfUnsealed(file, base));
   const seal = sealOf(footer);
   checkSeal(seal, base, imageEnd(file, base));
   const { map, metadata } = seal;

@@ -1,8 +1,12 @@
 import { FOOTER_BYTES, footerOffset, TRAILER_VERSION } from "../../formats/mapped-ram/footer.ts";
 import { type MappedStream, streamSpans } from "../../formats/mapped-ram/model.ts";
+import { MARK_BYTES, markOffset } from "../../formats/mapped-ram/resumed.ts";
 import type { Source } from "../../io/source.ts";
+import { reportMark } from "../instant/ran-on.ts";
 import type { MappedBlockReport, MappedRamReport, UsedRange } from "../reports.ts";
+import { contentsOf } from "./contents.ts";
 import { type MappedImage, type OpenFile, openMapped, readFooter } from "./open.ts";
+import { endOfUnsealed, findMark } from "./resumed.ts";
 import { sumStream, walkStream } from "./stream.ts";
 
 /**
@@ -12,8 +16,12 @@ import { sumStream, walkStream } from "./stream.ts";
 export async function inspectMapped(path: string, source: Source): Promise<MappedRamReport> {
   const file = openFileOf(source);
   const footer = await readFooter(file, source.base);
-  if (footer?.seal) return sealedReport(path, source.base, await openMapped(file, source.base));
-  const end = footer === null ? file.bytes : footerOffset(file.bytes);
+  if (footer?.seal) {
+    const image = await openMapped(file, source.base);
+    const resumed = reportMark(await findMark(file.fd, contentsOf(image)));
+    return { ...sealedReport(path, source.base, image), resumed };
+  }
+  const end = footer === null ? await endOfUnsealed(file, source.base) : footerOffset(file.bytes);
   const stream = await walkStream(file.fd, source.base, end);
   const { presentPages } = await sumStream(file.fd, stream);
   return {
@@ -25,6 +33,7 @@ export async function inspectMapped(path: string, source: Source): Promise<Mappe
     bytes: null,
     metadata: null,
     checksum: "none",
+    resumed: footer === null ? reportMark(await findMark(file.fd, { stream, seal: null })) : null,
     ranges: streamRanges(stream),
   };
 }
@@ -34,7 +43,11 @@ export function openFileOf({ fd, base, available }: Source): OpenFile {
   return { fd, bytes: base + available };
 }
 
-function sealedReport(path: string, base: number, { footer, trailer, stream }: MappedImage): MappedRamReport {
+function sealedReport(
+  path: string,
+  base: number,
+  { footer, trailer, stream }: MappedImage,
+): Omit<MappedRamReport, "resumed"> {
   const { seal, metadata, map } = trailer;
   const present = map.blocks.map(({ presentPages }) => presentPages);
   const regions = Object.entries({ map: seal.map, metadata: seal.metadata, checksums: seal.sums });
@@ -50,6 +63,7 @@ function sealedReport(path: string, base: number, { footer, trailer, stream }: M
     ranges: [
       ...streamRanges(stream),
       ...regions.flatMap(([what, { offset, length }]) => (length === 0 ? [] : [{ what, offset, length }])),
+      { what: "mark", offset: markOffset(seal), length: MARK_BYTES },
       { what: "footer", offset: seal.imageEnd - FOOTER_BYTES, length: FOOTER_BYTES },
     ],
   };

@@ -1,4 +1,5 @@
 import { streamSpans } from "../../formats/mapped-ram/model.ts";
+import { reportMark } from "../instant/ran-on.ts";
 import { Meter } from "../meter.ts";
 import type { RestoreOptions, RunOptions } from "../options.ts";
 import type { VerifyReport } from "../reports.ts";
@@ -7,17 +8,30 @@ import { teller } from "../telling.ts";
 import { contentsOf, type MappedContents } from "./contents.ts";
 import type { MappedImage } from "./open.ts";
 import { readPages } from "./pages.ts";
+import { readMark } from "./resumed.ts";
 
 /**
- * Reads all pages of a sealed image and compares them with their checksums; without any, sees that none lies in a hole.
+ * Reads all pages of a sealed image and compares them with their checksums; without any, sees that none lies in a hole. Says
+ * whether an instant restore let its VM run.
  * @throws MultifdError IMAGE_DAMAGED with the place of the first damage found, IO, CANCELLED
  */
-export function verifyMapped(
+export async function verifyMapped(
   options: RunOptions,
   fd: number,
   image: MappedImage,
 ): Promise<Omit<VerifyReport, "path">> {
-  return verifyContents(options, fd, contentsOf(image));
+  return await verifyMarked(options, fd, contentsOf(image));
+}
+
+/** The same for a file with or without a seal of ours. */
+export async function verifyMarked(
+  options: RunOptions,
+  fd: number,
+  contents: MappedContents,
+): Promise<Omit<VerifyReport, "path">> {
+  const resumed = reportMark(await readMark(fd, contents));
+  const verified = await verifyContents(options, fd, contents);
+  return resumed === null ? verified : { ...verified, resumed };
 }
 
 /**
@@ -39,12 +53,11 @@ export async function checkBeforehand(
   (options.log ?? SILENT).warn({}, text);
 }
 
-/** The same as verifyMapped for a file with or without a seal of ours. */
-export async function verifyContents(
+async function verifyContents(
   options: RunOptions,
   fd: number,
   { stream, presentPages, sumsOffset }: MappedContents,
-): Promise<Omit<VerifyReport, "path">> {
+): Promise<Omit<VerifyReport, "path" | "resumed">> {
   const meter = new Meter();
   const { ranges, bytes } = await readPages(
     options,

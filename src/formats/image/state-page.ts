@@ -5,7 +5,10 @@ import { damaged, hex32 } from "./damage.ts";
 import { type Region, SUPERBLOCK_BYTES } from "./model.ts";
 import { readU64, viewOf, writeU64 } from "./u64.ts";
 
-/** The 4096 bytes that make a file an image or none: the superblock of a stream image, the footer of a mapped-ram one. */
+/**
+ * 4096 bytes that say in what state a file is: the superblock of a stream image and the footer of a mapped-ram one, which make
+ * it an image or none, and the mark of an instant restore.
+ */
 export interface StatePageKind {
   /** How errors name it. */
   readonly what: string;
@@ -33,7 +36,8 @@ const AT = {
   created: 40,
   checksum: SUPERBLOCK_BYTES - 4,
 } as const;
-const UUID_BYTES = 16;
+/** A UUID on disk, its bytes in textual order. */
+export const UUID_BYTES = 16;
 
 const STATE_WRITING = 1;
 const STATE_SEALED = 2;
@@ -140,15 +144,16 @@ function readState({ what }: StatePageKind, view: DataView): ImageState["state"]
   });
 }
 
-function uuidBytes(uuid: string): Buffer {
+/** Throws INTERNAL when it is none. */
+export function uuidBytes(uuid: string): Buffer {
   const bytes = Buffer.from(uuid.replaceAll("-", ""), "hex");
   if (uuidText(bytes) !== uuid.toLowerCase()) {
-    throw new MultifdError("INTERNAL", `"${uuid}" is no UUID, so no image can be made with it`);
+    throw new MultifdError("INTERNAL", `"${uuid}" is no UUID, so nothing on disk can be named by it`);
   }
   return bytes;
 }
 
-function uuidText(bytes: Uint8Array): string {
+export function uuidText(bytes: Uint8Array): string {
   const digits = Buffer.from(bytes).toString("hex");
   return [
     [0, 8],

@@ -7,6 +7,7 @@ import { type ImageMetadata, MAX_INDEX_BYTES, MAX_METADATA_BYTES, type Region } 
 import { FOOTER_BYTES, type Footer, type Seal } from "./footer.ts";
 import { checkPlaces, decodeMap, encodeMap, MAX_MAP_BYTES, type RamMapTable, sumsBytes } from "./map.ts";
 import type { MappedBlock, MappedStream } from "./model.ts";
+import { MARK_BYTES, markOffset } from "./resumed.ts";
 
 /** A sealed mapped-ram image whose trailer was checked; neither the stream nor the pages were. */
 export interface MappedTrailer {
@@ -19,7 +20,7 @@ export interface MappedTrailer {
 
 /** What seals a mapped-ram file. */
 export interface BuiltTrailer {
-  /** Map, metadata and checksums: to be written, each padded, and flushed before the footer. */
+  /** Map, metadata, checksums and the empty place of the mark: to be written, each padded, and flushed before the footer. */
   readonly pieces: readonly { readonly offset: number; readonly bytes: Uint8Array }[];
   /** To be written last, at imageEnd - 4096. */
   readonly footer: Footer & { readonly seal: Seal };
@@ -28,7 +29,7 @@ export interface BuiltTrailer {
 /**
  * Builds the trailer, and opens it as a reader would before handing it out.
  * @param sums CRC-32 of each range of each block, big-endian; empty without checksums
- * @param footerAt where the footer must lie, on a device; null: right behind the rest
+ * @param footerAt where the footer must lie, on a device; null: as close behind the rest as it can
  * @throws MultifdError USAGE (metadata too large), INTERNAL (it breaks a rule of the format)
  */
 export function buildTrailer(
@@ -46,9 +47,11 @@ export function buildTrailer(
     at += alignUp(bytes.length);
     return region;
   }) as [Region, Region, Region];
-  if (footerAt !== null && footerAt < at) {
-    const text = `the image does not fit: it needs ${at + FOOTER_BYTES - stream.base} bytes; use a larger device`;
-    throw new MultifdError("NO_SPACE", text, { needed: at + FOOTER_BYTES - stream.base });
+  const least = at + MARK_BYTES;
+  if (footerAt !== null && footerAt < least) {
+    const needed = least + FOOTER_BYTES - stream.base;
+    const text = `the image does not fit: it needs ${needed} bytes; use a larger device`;
+    throw new MultifdError("NO_SPACE", text, { needed });
   }
   const seal: Seal = {
     base: stream.base,
@@ -57,7 +60,7 @@ export function buildTrailer(
     map: mapRegion,
     metadata: metadataRegion,
     sums: sumsRegion,
-    imageEnd: (footerAt ?? at) + FOOTER_BYTES,
+    imageEnd: (footerAt ?? least) + FOOTER_BYTES,
   };
   try {
     checkSeal(seal, stream.base, seal.imageEnd);
@@ -72,6 +75,7 @@ export function buildTrailer(
     { offset: mapRegion.offset, bytes: mapBytes },
     { offset: metadataRegion.offset, bytes: metadataBytes },
     { offset: sumsRegion.offset, bytes: sums },
+    { offset: markOffset(seal), bytes: new Uint8Array(MARK_BYTES) },
   ];
   return { pieces, footer: { ...identity, state: "sealed", seal } };
 }
@@ -104,7 +108,9 @@ export function checkSeal(seal: Seal, base: number, imageEnd: number): void {
     }
     from = region.offset + alignUp(region.length);
   }
-  if (from > imageEnd - FOOTER_BYTES) throw damaged("footer byte 120", "the checksums reach into the footer");
+  if (from > markOffset(seal)) {
+    throw damaged("footer byte 120", "the checksums reach into the page before the footer, or into it");
+  }
 }
 
 /**

@@ -6,6 +6,7 @@ import { tryLock } from "../libc.ts";
 import { openDirect } from "./direct-io.ts";
 import { flushDirectoryOf } from "./durability.ts";
 import { diskBytes } from "./file-kind.ts";
+import { refuseInUse } from "./in-use.ts";
 import { noTarget } from "./no-target.ts";
 import type { Target, TargetRequest } from "./target.ts";
 
@@ -22,6 +23,7 @@ export function partialName(file: string): string {
  * an earlier image survives whatever goes wrong.
  */
 export async function openReplacement(file: string, request: TargetRequest): Promise<Target> {
+  refuseInUse(file);
   const partial = partialName(file);
   const lock = takePartial(partial, file);
   try {
@@ -71,6 +73,7 @@ class Replacement implements Target {
   }
 
   giveUpEarlier(): void {
+    refuseInUse(this.#file);
     try {
       fs.rmSync(this.#file, { force: true });
     } catch (error) {
@@ -80,6 +83,8 @@ class Replacement implements Target {
 
   async publish(): Promise<void> {
     try {
+      // Somebody may have begun to depend on it since.
+      refuseInUse(this.#file);
       fs.renameSync(this.#partial, this.#file);
       flushDirectoryOf(this.#file);
     } catch (error) {

@@ -4,6 +4,7 @@ import { PAGE_SIZE, protocolError } from "../../formats/migration/wire.ts";
 import { readAt } from "../../io/file-io.ts";
 import { CachedReader } from "../../io/libc.ts";
 import { alignedBuffer } from "../../io/slab-arena.ts";
+import type { HugePages } from "./huge-pages.ts";
 import type { PageMap } from "./page-map.ts";
 import type { Paging } from "./paging.ts";
 
@@ -28,12 +29,15 @@ interface Room {
  */
 export class FaultServer {
   readonly #paging: Paging;
+  readonly #huge: HugePages;
   /** Ranges that are being read from disk, and which of their pages are waited for. */
   readonly #reading = new Map<string, Wanted[]>();
   readonly #rooms: Room[] = [];
 
-  constructor(paging: Paging) {
+  /** @param huge in the middle of whose pages nothing may be sent */
+  constructor(paging: Paging, huge: HugePages) {
     this.#paging = paging;
+    this.#huge = huge;
   }
 
   /**
@@ -68,7 +72,7 @@ export class FaultServer {
     this.#reading.set(key, wanted);
     readAt(fd, room.bytes.subarray(0, piece.length), piece.offset)
       .finally(() => this.#reading.delete(key))
-      .then(() => this.#answer(block, piece, room, wanted))
+      .then(() => this.#huge.between(() => this.#answer(block, piece, room, wanted)))
       .catch((error: unknown) => link.fail(error));
   }
 
@@ -76,9 +80,7 @@ export class FaultServer {
     const { map, sent, sections, board, pace, noteSent } = this.#paging;
     const { bytes } = room;
     map.check(block, piece, bytes);
-    const dataOf = (address: number): Uint8Array => {
-      return bytes.subarray(address - piece.start, address - piece.start + PAGE_SIZE);
-    };
+    const dataOf = dataIn(bytes, piece);
     const { name } = map.block(block);
     for (const { page, since } of wanted) {
       // The background may have been quicker while the disk was read.
@@ -87,15 +89,24 @@ export class FaultServer {
       board.addOnDemand(1);
       this.#send(sections.whole(name, [page * PAGE_SIZE], dataOf), since);
     }
-    const others = pace.moves ? this.#unsent(block, piece) : [];
+    noteSent();
+    // Not before other requests that have come are answered.
+    if (pace.moves) setImmediate(() => this.#huge.between(() => this.#sendOthers(block, piece, room)));
+    else this.#rooms.push(room);
+  }
+
+  /** What else its range has: the guest is likely to want it next. */
+  #sendOthers(block: number, piece: Piece, room: Room): void {
+    const { map, sent, sections, board, pace, noteSent } = this.#paging;
+    const others = this.#unsent(block, piece);
     if (others.length > 0) {
       for (const address of others) sent.add(block, address / PAGE_SIZE);
       board.addInBackground(others.length);
       pace.sent(others.length * PAGE_SIZE);
-      this.#send(sections.whole(name, others, dataOf), null);
+      this.#send(sections.whole(map.block(block).name, others, dataIn(room.bytes, piece)), null);
+      noteSent();
     }
     this.#rooms.push(room);
-    noteSent();
   }
 
   /** @param since when somebody began to wait for it; null: nobody does */
@@ -150,6 +161,11 @@ export function checkRequest(
     `the destination asks for ${length} bytes of RAMBlock "${map.block(block).name}"`,
     offset,
   );
+}
+
+/** The data of a page by its address, where a piece was read to. */
+function dataIn(bytes: Uint8Array, { start }: Piece): (address: number) => Uint8Array {
+  return (address) => bytes.subarray(address - start, address - start + PAGE_SIZE);
 }
 
 function newRoom(): Room {

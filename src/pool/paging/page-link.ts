@@ -1,6 +1,6 @@
 import { Buffer } from "node:buffer";
 import net from "node:net";
-import { MultifdError } from "../../errors.ts";
+import { type ErrorDetails, MultifdError } from "../../errors.ts";
 import { setSendBuffer } from "../../io/libc.ts";
 
 /**
@@ -43,7 +43,7 @@ export class PageLink {
       onread: { buffer: memory, callback },
     };
     this.#socket = new net.Socket(options as net.SocketConstructorOpts);
-    this.#socket.on("error", (error) => this.fail(closedEarly(error.message, error)));
+    this.#socket.on("error", (error) => this.fail(closedEarly(error.message, {}, error)));
     this.#socket.on("end", () => this.#end());
     this.#socket.on("close", () => this.#end());
   }
@@ -74,7 +74,7 @@ export class PageLink {
     return new Promise((resolve, reject) => {
       const done = (error?: Error | null): void => {
         if (error) {
-          this.fail(closedEarly(error.message, error));
+          this.fail(closedEarly(error.message, {}, error));
           reject(this.#failure);
         } else resolve();
       };
@@ -99,7 +99,7 @@ export class PageLink {
 }
 
 /** What a destination that is gone is called. */
-export function closedEarly(why: string, cause?: unknown): MultifdError {
+export function closedEarly(why: string, details: ErrorDetails, cause?: unknown): MultifdError {
   const text = `the destination closed the connection before all of its RAM was there (${why}): see QEMU's own messages for the reason`;
-  return new MultifdError("DESTINATION_CLOSED", text, {}, cause);
+  return new MultifdError("DESTINATION_CLOSED", text, details, cause);
 }

@@ -1,22 +1,18 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { MultifdError } from "../../errors.ts";
 import { bitmapBytes } from "../../formats/mapped-ram/model.ts";
 import { PAGE_SIZE, protocolError } from "../../formats/migration/wire.ts";
 import { askReceived, RESUME } from "../../formats/postcopy/commands.ts";
 import { hostPageOf, PONG_LOADED, PONG_OPENED } from "../../formats/postcopy/opening.ts";
 import { PageSections } from "../../formats/postcopy/page-section.ts";
-import { ReturnPath } from "../../formats/postcopy/return-path.ts";
-import { checkedCopy } from "../checked-copy.ts";
 import { ControlBlock } from "../control-block.ts";
-import type { CheckedFileStep, PagingTask, ServePart } from "../messages.ts";
+import type { PagingTask, ServePart } from "../messages.ts";
 import { Background } from "./background.ts";
 import { Board } from "./board.ts";
+import { Destination } from "./destination.ts";
 import { checkRequest, FaultServer } from "./fault-server.ts";
 import { HugePages, hugePagesOf } from "./huge-pages.ts";
 import { type Pace, paceOf } from "./pace.ts";
-import { closedEarly, PageLink } from "./page-link.ts";
 import { PageMap } from "./page-map.ts";
-import type { Paging } from "./paging.ts";
 import { SentPages } from "./sent-pages.ts";
 import { Slots } from "./slots.ts";
 
@@ -45,7 +41,7 @@ class PageServer {
   readonly #board: Board;
   readonly #map: PageMap;
   readonly #sent: SentPages;
-  readonly #link: PageLink;
+  readonly #destination: Destination;
   readonly #sections: PageSections;
   readonly #pace: Pace;
   readonly #faults: FaultServer;
@@ -57,49 +53,39 @@ class PageServer {
   readonly #received = new Set<string>();
   /** A destination that is resumed has not said all that it has. */
   #unknown: boolean;
-  #pong = 0;
-  #resumed = false;
-  #status: number | null = null;
 
   constructor(task: PagingTask, part: ServePart) {
     const { blocks } = task;
     this.#task = task;
     this.#unknown = part.start.kind === "resume";
     this.#control = new ControlBlock(task.control);
-    this.#control.take(0);
     this.#board = new Board(task.board);
     this.#map = new PageMap(blocks, task.pages);
     this.#sent = new SentPages(this.#map);
     this.#sections = new PageSections(part.ramId);
     this.#pace = paceOf(part.backgroundRate);
     this.#numbers = new Map(blocks.map(({ name }, number) => [name, number]));
-    const path = new ReturnPath(
-      {
-        request: (block, offset, length) => this.#request(block, offset, length),
-        pong: (number) => this.#hear(() => (this.#pong = number)),
-        received: (block, bitmap) => this.#hear(() => this.#take(block, bitmap)),
-        resumed: () => this.#hear(() => (this.#resumed = true)),
-        shut: (status) => this.#hear(() => (this.#status = status)),
-      },
-      (name) => this.#bitmapBytes(name),
-    );
-    this.#link = new PageLink(
-      part.socketFd,
-      (bytes) => path.push(bytes),
-      () => this.#control.ring(),
-    );
-    const paging: Paging = {
+    this.#control.take(0);
+    const talk = {
+      request: (block: string, offset: number, length: number) => this.#request(block, offset, length),
+      received: (block: string, bitmap: Uint8Array) => this.#take(block, bitmap),
+    };
+    this.#destination = new Destination(part.socketFd, this.#control, talk, (name) => {
+      const block = this.#numbers.get(name);
+      return block === undefined ? null : bitmapBytes(this.#map.block(block));
+    });
+    const paging = {
       map: this.#map,
       sent: this.#sent,
       sections: this.#sections,
-      link: this.#link,
+      link: this.#destination.link,
       board: this.#board,
       pace: this.#pace,
       fd: part.cachedFd,
       noteSent: () => this.#noteSent(),
     };
-    this.#faults = new FaultServer(paging);
     this.#huge = new HugePages(paging);
+    this.#faults = new FaultServer(paging, this.#huge);
     const small = [...blocks.keys()].filter((number) => this.#hostPage(number) === PAGE_SIZE);
     const slots = new Slots(part.slots.count, part.slots.memory);
     this.#background = new Background(this.#map, this.#sent, slots, this.#sections, small);
@@ -107,16 +93,17 @@ class PageServer {
   }
 
   async open({ opening, launch, firstByteAt }: Extract<ServePart["start"], { kind: "open" }>): Promise<void> {
-    await this.#sendSteps(opening);
-    await this.#until(() => this.#pong === PONG_OPENED);
+    const { fd } = this.#task;
+    await this.#destination.sendSteps(fd, opening);
+    await this.#destination.whenPonged(PONG_OPENED);
     this.#board.setOpened();
     this.#control.ring();
-    await this.#until(() => this.#board.mayLaunch);
-    await this.#sendSteps(launch.slice(0, -1));
+    await this.#destination.until(() => this.#board.mayLaunch);
+    await this.#destination.sendSteps(fd, launch.slice(0, -1));
     // Its last step makes the package whole: the destination may go through it to its end, which is the word to run.
     this.#board.setTold();
-    await this.#sendSteps(launch.slice(-1));
-    await this.#until(() => this.#pong === PONG_LOADED);
+    await this.#destination.sendSteps(fd, launch.slice(-1));
+    await this.#destination.whenPonged(PONG_LOADED);
     this.#board.setRan(Number(process.hrtime.bigint() - firstByteAt) / 1000);
     this.#control.ring();
   }
@@ -124,12 +111,12 @@ class PageServer {
   /** What the destination has is what it says: the first block's bitmap was asked for as the connection was made. */
   async resume(): Promise<void> {
     const { blocks } = this.#task;
-    await this.#send(blocks.slice(1).map(({ name }) => askReceived(name)));
-    await this.#until(() => this.#received.size === blocks.length);
+    for (const { name } of blocks.slice(1)) await this.#destination.link.send([askReceived(name)]);
+    await this.#destination.until(() => this.#received.size === blocks.length);
     this.#noteSent();
     this.#unknown = false;
-    await this.#send([RESUME]);
-    await this.#until(() => this.#resumed);
+    await this.#destination.link.send([RESUME]);
+    await this.#destination.whenResumed();
     this.#board.setRan(0);
     this.#control.ring();
   }
@@ -140,15 +127,15 @@ class PageServer {
       await this.#pushSmall();
       await this.#pushHuge();
     }
-    await this.#until(() => this.#sent.missing === 0);
+    await this.#destination.until(() => this.#sent.missing === 0);
   }
 
   async #pushSmall(): Promise<void> {
     for (;;) {
-      this.#check();
+      this.#destination.check();
       if (this.#background.assign()) this.#control.ring();
       if (this.#background.exhausted) return;
-      await this.#until(() => this.#background.ready);
+      await this.#destination.until(() => this.#background.ready);
       await this.#rest();
       const chunk = this.#background.next(this.#pace.chunkPages);
       if (chunk === null) continue;
@@ -169,24 +156,22 @@ class PageServer {
         await this.#rest();
         this.#pace.sent(hostPage);
         await this.#huge.serve(number, start, hostPage, null);
-        this.#check();
+        this.#destination.check();
       }
     }
   }
 
-  /** The destination's last word is that all went well. */
   async end(): Promise<void> {
-    this.#check();
+    this.#destination.check();
     this.#sent.close();
     await this.#sendBetween([this.#sections.endOfRam()]);
     this.#control.setTailSent();
-    await this.#until(() => this.#status !== null);
-    if (this.#status !== 0) throw loadFailed(this.#status);
+    await this.#destination.whenShut();
   }
 
   close(): void {
     clearInterval(this.#beat);
-    this.#link.close();
+    this.#destination.link.close();
   }
 
   #request(name: string, offset: number, length: number): void {
@@ -206,11 +191,6 @@ class PageServer {
     this.#background.touched(block, offset / PAGE_SIZE);
   }
 
-  #hear(change: () => void): void {
-    change();
-    this.#control.ring();
-  }
-
   #take(name: string, bitmap: Uint8Array): void {
     this.#sent.take(this.#numbers.get(name) as number, bitmap);
     this.#received.add(name);
@@ -221,30 +201,11 @@ class PageServer {
     if (this.#sent.missing === 0) this.#control.ring();
   }
 
-  async #sendSteps(steps: readonly CheckedFileStep[]): Promise<void> {
-    for (const step of steps) {
-      if (step.kind === "bytes") await this.#send([step.bytes]);
-      else for await (const bytes of checkedCopy(this.#task.fd, step)) await this.#send([bytes]);
-    }
-  }
-
-  async #send(parts: readonly Uint8Array[]): Promise<void> {
-    if (parts.length > 0) await this.#link.send(parts);
-  }
-
-  /** The same, but not in the middle of a huge page. */
+  /** Not in the middle of a huge page. */
   async #sendBetween(parts: readonly Uint8Array[]): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      this.#huge.between(() => this.#link.send(parts).then(resolve, reject));
+      this.#huge.between(() => this.#destination.link.send(parts).then(resolve, reject));
     });
-  }
-
-  /** Waits for something, but no longer than the destination is there and the run goes on. */
-  async #until(condition: () => boolean): Promise<void> {
-    const lost = (): boolean =>
-      this.#link.failure !== null || this.#link.ended || this.#control.giveUp || this.#status !== null;
-    await this.#control.until(() => condition() || lost());
-    if (!condition()) this.#check();
   }
 
   /** Waits as long as the background has to, and anything is left to be sent. */
@@ -252,31 +213,13 @@ class PageServer {
     if (this.#pace.rest < 1) return;
     const timer = setTimeout(() => this.#control.ring(), this.#pace.rest);
     try {
-      await this.#until(() => this.#pace.rest < 1 || this.#sent.missing === 0);
+      await this.#destination.until(() => this.#pace.rest < 1 || this.#sent.missing === 0);
     } finally {
       clearTimeout(timer);
     }
   }
 
-  #check(): void {
-    if (this.#link.failure !== null) throw this.#link.failure;
-    if (this.#control.giveUp) throw new MultifdError("CANCELLED", "the restore was given up");
-    if (this.#status !== null) throw loadFailed(this.#status);
-    if (this.#link.ended) throw closedEarly("end of file");
-  }
-
   #hostPage(block: number): number {
     return hostPageOf(this.#map.block(block), this.#task.hostPages);
   }
-
-  #bitmapBytes(name: string): number | null {
-    const block = this.#numbers.get(name);
-    return block === undefined ? null : bitmapBytes(this.#map.block(block));
-  }
-}
-
-/** @param status the destination's last word, which came too early or is no good one */
-function loadFailed(status: number | null): MultifdError {
-  const text = `the destination QEMU says that its load is over (${status}) before all of its RAM was there, or that it failed: see its own messages for the reason`;
-  return new MultifdError("QEMU_FAILED", text, { status });
 }

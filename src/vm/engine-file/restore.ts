@@ -1,4 +1,6 @@
 import fs from "node:fs";
+import { refuseRanOn, reportMark } from "../../control/instant/ran-on.ts";
+import { findMark } from "../../control/mapped-ram/resumed.ts";
 import { checkBeforehand } from "../../control/mapped-ram/verify.ts";
 import { withRestorable } from "../../control/opened-image.ts";
 import type { RestoreOptions, RunOptions } from "../../control/options.ts";
@@ -8,7 +10,7 @@ import type { Settings } from "../settings.ts";
 import { type FileForQemu, giveFile } from "./file-uri.ts";
 import { probeMappedRam } from "./offers.ts";
 
-export interface FileRestoreOptions extends RunOptions, Pick<RestoreOptions, "verify"> {
+export interface FileRestoreOptions extends RunOptions, Pick<RestoreOptions, "verify" | "force"> {
   /** Threads with which QEMU reads, 0..255, whatever they were at the save; 0: without multifd, and then without O_DIRECT. */
   readonly channels: number;
 }
@@ -25,7 +27,7 @@ export interface PreparedFileRestore extends Settings {
  * Checks the seal of a mapped-ram image, and with `verify: "first"` each of its pages, and hands it to a QEMU that waits
  * (`-incoming defer`). QEMU itself checks nothing: without "first" a damaged page reaches the VM. Of a file without
  * checksums only its structure is checked, and that no page is missing.
- * @throws MultifdError NOT_SEALED, IMAGE_DAMAGED, NOT_AN_IMAGE, QEMU_UNSUPPORTED, QEMU_FAILED, USAGE, IO …
+ * @throws MultifdError VM_RAN_ON, NOT_SEALED, IMAGE_DAMAGED, NOT_AN_IMAGE, QEMU_UNSUPPORTED, QEMU_FAILED, USAGE, IO …
  */
 export async function prepareFileRestore(
   monitor: Monitor,
@@ -33,6 +35,7 @@ export async function prepareFileRestore(
 ): Promise<PreparedFileRestore> {
   const offer = await probeMappedRam(monitor);
   return withRestorable<PreparedFileRestore>(options, refuseStreams, async (source, contents) => {
+    refuseRanOn(reportMark(await findMark(source.fd, contents)), options);
     await checkBeforehand(options, source.fd, contents);
     const multifd = options.channels > 0;
     const directIo = source.directIo && multifd && offer.directIo;

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import fs from "node:fs";
 import type { ImageFacts } from "../../control/events.ts";
+import { refuseAwaited } from "../../control/instant/refuse-awaited.ts";
 import { sealMapped } from "../../control/mapped-ram/seal.ts";
 import type { Log, RunOptions, SavedVm, SaveOptions } from "../../control/options.ts";
 import { SILENT } from "../../control/silent-log.ts";
@@ -51,6 +52,7 @@ export async function prepareFileSave(monitor: Monitor, options: FileSaveOptions
   const log = options.log ?? SILENT;
   const offer = await probeMappedRam(monitor);
   const multifd = options.channels > 0;
+  await refuseAwaited(options);
   const target = await openTarget({
     image: options.image,
     offset: options.offset ?? 0,

@@ -2,9 +2,9 @@ import fs from "node:fs";
 import { resolve } from "node:path";
 import { inspect } from "../../control/inspect.ts";
 import { MultifdError, toFailure } from "../../errors.ts";
-import { flushDirectoryOf } from "../../io/image-target/durability.ts";
 import { partialName, removePartial } from "../../io/image-target/replacement.ts";
 import { defaultStateDirectory, type ManagedPlace, managedNames, managedPlace } from "./directory.ts";
+import { forgetImage } from "./forget.ts";
 import { withManagedLock } from "./lock.ts";
 
 /**
@@ -48,8 +48,10 @@ async function describe({ name, image, resuming }: ManagedPlace): Promise<Manage
   const entry = { name, path, bytes, created: null, machine: null, problem: null };
   if (path === unfinished) return { ...entry, state: "unfinished" };
   try {
-    const { sealed, created, metadata } = await inspect({ image: path });
-    const state = !sealed ? "unfinished" : path === resuming ? "resuming" : "ready";
+    const report = await inspect({ image: path });
+    const { sealed, created, metadata } = report;
+    const mayHaveRun = path === resuming || (report.format === "mapped-ram" && report.resumed !== null);
+    const state = !sealed ? "unfinished" : mayHaveRun ? "resuming" : "ready";
     return { ...entry, state, created, machine: metadata?.machine ?? null };
   } catch (error) {
     return { ...entry, state: path === resuming ? "resuming" : "damaged", problem: toFailure(error).message };
@@ -65,7 +67,8 @@ export interface ManagedRemoveOptions {
 /**
  * Removes a VM's managed image, whatever state it is in.
  * @returns the files that are gone
- * @throws MultifdError USAGE, TARGET_BUSY (somebody works on this name), MANAGED_STATE (there is none), IO
+ * @throws MultifdError USAGE, TARGET_BUSY (somebody works on this name, or a VM still needs the image), MANAGED_STATE (there is
+ *   none), IO
  */
 export async function managedRemove({
   name,
@@ -81,9 +84,7 @@ export async function managedRemove({
       });
     }
     removePartial(image);
-    fs.rmSync(image, { force: true });
-    fs.rmSync(resuming, { force: true });
-    flushDirectoryOf(image);
+    await forgetImage(place);
     return files;
   });
 }

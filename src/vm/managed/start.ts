@@ -2,13 +2,13 @@ import fs from "node:fs";
 import type { CompletedEvent } from "../../control/events.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import { type ErrorCode, MultifdError, toFailure } from "../../errors.ts";
-import { flushDirectoryOf } from "../../io/image-target/durability.ts";
 import type { LaunchedQemu, LaunchOptions } from "../restore/launch.ts";
 import { restoreLaunched } from "../restore/restore-launched.ts";
 import type { RestoreVmOptions } from "../restore/restore-vm.ts";
 import { boot, type KnownLaunch } from "./boot.ts";
 import { Claim } from "./claim.ts";
 import { type ManagedPlace, managedPlace, monitorArguments } from "./directory.ts";
+import { forgetImage } from "./forget.ts";
 import { withManagedLock } from "./lock.ts";
 import { readRecord, writeRecord } from "./record.ts";
 import { isListening } from "./running.ts";
@@ -46,7 +46,7 @@ export async function managedStart(options: ManagedStartOptions): Promise<Starte
   return await withManagedLock(place, async () => {
     await refuseRunning(place);
     const launch = launchOptions(place, options);
-    if (options.discard) forget(place);
+    if (options.discard) await forgetImage(place);
     refuseLeftover(place);
     try {
       if (!fs.existsSync(place.image))
@@ -78,13 +78,6 @@ function launchOptions(place: ManagedPlace, options: ManagedStartOptions): Known
     throw new MultifdError("USAGE", text);
   }
   return { command: given.command, cwd: given.cwd, detached, stdoutToStderr };
-}
-
-/** What the user asked to forget is gone, also after a power failure. */
-function forget({ image, resuming }: ManagedPlace): void {
-  fs.rmSync(image, { force: true });
-  fs.rmSync(resuming, { force: true });
-  flushDirectoryOf(image);
 }
 
 function refuseLeftover({ name, image, resuming }: ManagedPlace): void {
@@ -129,8 +122,8 @@ function spend(claim: Claim, { name }: ManagedPlace, warn: (text: string) => voi
   }
 }
 
-/** What keeps an image from ever being restored. */
-const LOST: readonly ErrorCode[] = ["NOT_AN_IMAGE", "NOT_SEALED", "IMAGE_DAMAGED"];
+/** What keeps an image from ever being restored by a start. */
+const LOST: readonly ErrorCode[] = ["NOT_AN_IMAGE", "NOT_SEALED", "IMAGE_DAMAGED", "VM_RAN_ON"];
 
 /** The image is untouched. */
 function beforeClaim(error: unknown, { name }: ManagedPlace): unknown {

@@ -7,6 +7,7 @@ import { type MappedBlock, type MappedFile, mappedFileIn } from "./mapped-file.t
 
 const RANGE = 65536;
 const FOOTER = 4096;
+const MARK = 4096;
 
 export interface Trailer {
   readonly base: number;
@@ -48,11 +49,16 @@ export async function readTrailer(path: string): Promise<Trailer> {
   const map = readRegion("map", footer, file, padded(streamEnd));
   const metadataRegion = readRegion("metadata", footer, file, padded(map.offset + map.length));
   const sums = readRegion("sums", footer, file, padded(metadataRegion.offset + metadataRegion.length));
-  agree("the footer's place", footerAt, padded(sums.offset + sums.length));
+  const markAt = padded(sums.offset + sums.length);
+  agree("the footer's place", footerAt, markAt + MARK);
   agree("image_end", footer.u64(), footerAt + FOOTER);
   agree("the end of the file", file.length, footerAt + FOOTER);
   demand(isZero(footer.take(3940)), "the reserved bytes of the footer are not zero");
   demand(isZero(file.subarray(streamEnd, map.offset)), "the padding behind the stream is not zero");
+  demand(
+    isZero(file.subarray(markAt, footerAt)),
+    "its VM was resumed, or the place of the mark was not cleared",
+  );
 
   const mapped = mappedFileIn(file, base, streamEnd);
   const checksums = readMap(map.bytes, mapped);

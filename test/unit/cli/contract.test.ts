@@ -40,6 +40,7 @@ test.each(samples)("the schema describes every field of %s", (_name, event) => {
 const OPTIONAL: Readonly<Record<string, readonly string[]>> = {
   progress: ["totalBytes", "qemu", "percent", "secondsLeft"],
   completed: ["disks"],
+  completedVerify: ["resumed"],
 };
 
 test.each(samples)("the schema demands every field of %s that is always there", (name, event) => {

@@ -177,6 +177,7 @@ test("verify completes with what was checked", async () => {
     blocks: 1025,
     bytes: 1_073_745_920,
     elapsedMs: 480,
+    resumed: SAMPLES.completedVerify.resumed,
   };
   library.verify.mockResolvedValue(report);
   expect(
@@ -196,7 +197,7 @@ test("verify completes with what was checked", async () => {
   stdout = "";
   await runCli(["verify", "vm.mfd"]);
   expect(stdout).toMatch(
-    /^Verified vm\.mfd: 1\.0 GiB in 1025 blocks whole, as far as that tells, after 0\.5 s .*; checked: structure only\.\n$/,
+    /^Verified vm\.mfd: 1\.0 GiB in 1025 blocks whole, as far as that tells, after 0\.5 s .*; checked: structure only\. An instant restore let its VM run at 2026.*\.\n$/,
   );
 });
 

@@ -81,6 +81,12 @@ export const SAMPLES: Samples = {
     image: { path: "vm.mfd" },
     checked: "structure only",
     blocks: 1025,
+    resumed: {
+      at: "2026-03-01T09:30:00.000Z",
+      completed: null,
+      session: "5e551011-0000-4000-8000-000000000003",
+      qemu: { pid: 4711, startTicks: 123_456, bootId: "b0071d00-0000-4000-8000-000000000004" },
+    },
   },
   started: { event: "started", name: "web", from: "image", pid: 4711 },
   failed: {

@@ -2,13 +2,14 @@ import { Buffer } from "node:buffer";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { decodeMark, encodeMark, type ResumedMark } from "../../../src/formats/mapped-ram/resumed.ts";
 import { exampleMapped } from "../../support/example-mapped.ts";
 import { hexdump, parseHexdump } from "../../support/hexdump.ts";
-import { readMappedBySpec } from "../../support/mapped-spec-reader.ts";
+import { readMappedBySpec, readMarkBySpec } from "../../support/mapped-spec-reader.ts";
 import { findRepoRoot } from "../../support/repo.ts";
 
 const page = readFileSync(join(findRepoRoot(), "docs/formats/mapped-ram.md"), "utf8");
-const dump = page.match(/^```hexdump\n(.*?)\n```$/ms)?.[1] ?? "";
+const [dump = "", markDump = ""] = [...page.matchAll(/^```hexdump\n(.*?)\n```$/gms)].map(([, text]) => text);
 const shown = parseHexdump(dump);
 const example = exampleMapped();
 const read = readMappedBySpec(page, shown);
@@ -63,6 +64,28 @@ test("the example's offsets stand in the table above it", () => {
     [map.offset, map.length],
     [metadata.offset, metadata.length],
     [sums.offset, sums.length],
+    [imageEnd - 8192, 4096],
     [imageEnd - 4096, 4096],
   ]);
+});
+
+test("the mark of the page is what the codec writes, and what a reader made from the page understands", () => {
+  const image = { uuid: "c0ffee00-0000-4000-8000-000000000002", streamEnd: example.streamEnd };
+  const mark: ResumedMark = {
+    ...{ resumedMs: Date.UTC(2026, 0, 2), completedMs: null },
+    session: "5e551011-0000-4000-8000-000000000003",
+    qemu: { pid: 4711, startTicks: 123_456, bootId: "b0071d00-0000-4000-8000-000000000004" },
+  };
+  expect(hexdump(encodeMark(mark, image))).toBe(markDump);
+  expect(decodeMark(parseHexdump(markDump), image)).toEqual(mark);
+  expect(readMarkBySpec(page, shown)).toBeNull();
+  const marked = Buffer.from(shown);
+  parseHexdump(markDump).copy(marked, 0x118000);
+  expect(readMarkBySpec(page, marked)).toEqual({
+    ...{ state: 1, resumed: mark.resumedMs, completed: 0, streamEnd: image.streamEnd, sumFits: true },
+    ...{ image: read.footerUuid, session: "5e551011000040008000000000000003" },
+    ...{ pid: 4711, start: 123_456, bootId: "b0071d00000040008000000000000004" },
+  });
+  // The footer is the same, and so is all that it stands for.
+  expect(readMappedBySpec(page, marked)).toEqual(read);
 });

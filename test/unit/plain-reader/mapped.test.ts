@@ -54,16 +54,16 @@ test("it reads the worked example of the page", async () => {
   });
 });
 
-test("a changed byte of stream, present page, map, metadata, checksums, footer or padding is found", async () => {
+test("a changed byte of stream, present page, map, metadata, checksums, mark, footer or padding is found", async () => {
   const places = [
     ...[0, 0x0b, 0x0f, 0x1c, 0x46, 0x5f, 0x66, 0x73, 0x7f, 0x87, 0x88, 0x8a],
     ...[0x9000, 0x100000, 0x101fff, 0x111000, 0x114003, 0x114030, 0x1140ab],
     ...[
       0x1140b0, 0x115000, 0x11500f, 0x115013, 0x115017, 0x11503f, 0x115040, 0x116003, 0x1161b0, 0x117007,
-      0x117ff0,
+      0x117ff0, 0x118000, 0x118fff,
     ],
-    ...Array.from({ length: 152 }, (_, n) => 0x118000 + n),
-    ...[0x1180a0, 0x118fff],
+    ...Array.from({ length: 152 }, (_, n) => 0x119000 + n),
+    ...[0x1190a0, 0x119fff],
   ];
   for (const at of places) {
     await expect(readTrailer(await flipped(at)), `0x${at.toString(16)}`).rejects.toThrow();
