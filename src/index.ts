@@ -36,6 +36,7 @@ export type {
   MappedBlockReport,
   MappedRamReport,
   QemuStreamReport,
+  ResumedReport,
   StreamImageReport,
   UsedRange,
   VerifyReport,
