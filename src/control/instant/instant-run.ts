@@ -69,10 +69,10 @@ export class InstantRun {
   }
 
   async execute(): Promise<CompletedEvent> {
+    const cachedFd = openCached(this.#source.fd);
     const pool = new RunPool(POSTCOPY, this.#plan.threads);
     const unwatch = whenAborted(this.#options.signal, (error) => this.#fail(error));
     const ticking = setInterval(() => this.#progress(), TICK_MS);
-    const cachedFd = openCached(this.#source.fd);
     try {
       // From its first byte on QEMU's main loop waits for us, and so does the user for the guest.
       await pool.loaded();
@@ -162,8 +162,8 @@ export class InstantRun {
   async #afterFailure(error: unknown): Promise<unknown> {
     if (!(error instanceof MultifdError)) return error;
     const { code, message, details } = error;
-    const leftEarly = code === "DESTINATION_CLOSED" && !this.#board.ran;
-    const ran = this.#options.resume === true || (this.#board.mayLaunch && !leftEarly);
+    const leftEarly = details.endOfFile === true && !this.#board.ran;
+    const ran = this.#options.resume === true || (this.#board.told && !leftEarly);
     if (!ran) await this.#once.takeBack();
     return new MultifdError(code, message, { ...details, ran }, error);
   }

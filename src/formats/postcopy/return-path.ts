@@ -6,6 +6,7 @@ import { protocolError } from "../migration/wire.ts";
  * migration/migration.c. On the wire: be16 type, be16 length, data.
  */
 const TYPE = { SHUT: 1, PONG: 2, REQ_PAGES_ID: 3, REQ_PAGES: 4, RECV_BITMAP: 5, RESUME_ACK: 6 } as const;
+const TYPES: ReadonlySet<number> = new Set(Object.values(TYPE));
 /** MIGRATION_RESUME_ACK_VALUE. */
 const RESUMED = 1;
 /** RAMBLOCK_RECV_BITMAP_ENDING, migration/ram.c. */
@@ -15,6 +16,8 @@ const HEADER_BYTES = 4;
 const WORD_BYTES = 8;
 /** Of one request: offset and length. */
 const RANGE_BYTES = 12;
+/** Of the longest message: a range, and a name behind its length. */
+const LONGEST = RANGE_BYTES + 1 + 255;
 
 /** Whom the messages are for. */
 export interface ReturnPathSink {
@@ -77,9 +80,12 @@ export class ReturnPath {
   /** @returns bytes taken; 0: not all of it is here */
   #message(bytes: Buffer): number {
     if (!this.#has(bytes, HEADER_BYTES)) return 0;
-    const end = HEADER_BYTES + bytes.readUInt16BE(2);
+    const [type, length] = [bytes.readUInt16BE(0), bytes.readUInt16BE(2)];
+    if (!TYPES.has(type) || length > LONGEST)
+      throw this.#wrong(`has a message of type ${type}, ${length} bytes`);
+    const end = HEADER_BYTES + length;
     if (!this.#has(bytes, end)) return 0;
-    this.#take(bytes.readUInt16BE(0), bytes.subarray(HEADER_BYTES, end));
+    this.#take(type, bytes.subarray(HEADER_BYTES, end));
     return end;
   }
 
@@ -91,7 +97,6 @@ export class ReturnPath {
     } else if (type === TYPE.PONG) this.#sink.pong(this.#word(data));
     else if (type === TYPE.SHUT) this.#sink.shut(this.#word(data));
     else if (type === TYPE.RECV_BITMAP) this.#bitmapOf = this.#name(data, 0);
-    else if (type !== TYPE.RESUME_ACK) throw this.#wrong(`has a message of type ${type}`);
     else if (this.#word(data) === RESUMED) this.#sink.resumed();
     else throw this.#wrong("does not agree to be resumed");
   }

@@ -4,6 +4,7 @@ const OPENED = 0;
 const LAUNCH = 1;
 const RAN = 2;
 const BEAT = 3;
+const TOLD = 4;
 const WORDS_32 = 8;
 
 const RUNNING_MICROS = 0;
@@ -45,6 +46,15 @@ export class Board {
 
   allowLaunch(): void {
     Atomics.store(this.#words, LAUNCH, 1);
+  }
+
+  /** The word to run the guest is on its way, so that it may run, whatever is heard of it. */
+  get told(): boolean {
+    return Atomics.load(this.#words, TOLD) === 1;
+  }
+
+  setTold(): void {
+    Atomics.store(this.#words, TOLD, 1);
   }
 
   /** The destination has all devices and got the word to run the guest. */

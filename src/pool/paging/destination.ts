@@ -68,17 +68,16 @@ export class Destination {
   /** Its last word. Throws QEMU_FAILED, where it is that its load failed. */
   async whenShut(): Promise<void> {
     await this.until(() => this.#status !== null);
-    if (this.#status === 0) return;
-    const text = `the destination QEMU says that its load failed (${this.#status}): see its own messages for the reason`;
-    throw new MultifdError("QEMU_FAILED", text, { status: this.#status });
+    if (this.#status !== 0) this.check();
   }
 
   /**
    * Waits for something, but no longer than the destination is there and the run goes on.
-   * @throws MultifdError why it cannot come any more: the link's failure, DESTINATION_CLOSED, CANCELLED
+   * @throws MultifdError why it cannot come any more: the link's failure, DESTINATION_CLOSED, QEMU_FAILED, CANCELLED
    */
   async until(condition: () => boolean): Promise<void> {
-    const lost = (): boolean => this.link.failure !== null || this.link.ended || this.#control.giveUp;
+    const lost = (): boolean =>
+      this.link.failure !== null || this.link.ended || this.#control.giveUp || this.#status !== null;
     await this.#control.until(() => condition() || lost());
     if (!condition()) this.check();
   }
@@ -87,6 +86,14 @@ export class Destination {
   check(): void {
     if (this.link.failure !== null) throw this.link.failure;
     if (this.#control.giveUp) throw new MultifdError("CANCELLED", "the restore was given up");
-    if (this.link.ended) throw closedEarly("end of file");
+    if (this.#status !== null) throw overEarly(this.#status);
+    if (this.link.ended) throw closedEarly("end of file", { endOfFile: true });
   }
+}
+
+/** The destination's last word has come before it had everything, or is no good one. */
+function overEarly(status: number): MultifdError {
+  const what = status === 0 ? "is over before all of its RAM was there" : `failed (${status})`;
+  const text = `the destination QEMU says that its load ${what}: see its own messages for the reason`;
+  return new MultifdError("QEMU_FAILED", text, { status });
 }

@@ -97,11 +97,12 @@ export class FaultServer {
 
   /** What else its range has: the guest is likely to want it next. */
   #sendOthers(block: number, piece: Piece, room: Room): void {
-    const { map, sent, sections, board, noteSent } = this.#paging;
+    const { map, sent, sections, board, pace, noteSent } = this.#paging;
     const others = this.#unsent(block, piece);
     if (others.length > 0) {
       for (const address of others) sent.add(block, address / PAGE_SIZE);
       board.addInBackground(others.length);
+      pace.sent(others.length * PAGE_SIZE);
       this.#send(sections.whole(map.block(block).name, others, dataIn(room.bytes, piece)), null);
       noteSent();
     }
@@ -146,9 +147,15 @@ export class FaultServer {
   }
 }
 
-/** Requests hold whole pages of a block. Throws PROTOCOL. */
-export function checkRequest(map: PageMap, block: number, offset: number, length: number): void {
-  const fits = offset % PAGE_SIZE === 0 && length % PAGE_SIZE === 0 && length > 0;
+/** A request is for one of the destination's own pages. Throws PROTOCOL. */
+export function checkRequest(
+  map: PageMap,
+  block: number,
+  hostPage: number,
+  offset: number,
+  length: number,
+): void {
+  const fits = length === hostPage && offset % hostPage === 0;
   if (fits && offset + length <= map.block(block).usedLength) return;
   throw protocolError(
     `the destination asks for ${length} bytes of RAMBlock "${map.block(block).name}"`,

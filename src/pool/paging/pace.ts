@@ -1,5 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
-
 /** Pages that go out in one go: 256 KiB. A page that the guest waits for is behind one such chunk at most. */
 const CHUNK_PAGES = 64;
 /** The same while the guest is waiting for pages now and then. */
@@ -20,8 +18,10 @@ export interface Pace {
   readonly moves: boolean;
   /** A page that was waited for has gone. */
   served(ms: number): void;
-  /** Waits until so many bytes may go. */
-  turn(bytes: number): Promise<void>;
+  /** In how many milliseconds the background may go on. */
+  readonly rest: number;
+  /** So many bytes that nobody waited for have gone. */
+  sent(bytes: number): void;
 }
 
 /** @param rate "auto": as fast as possible while faults stay short; bytes per second; 0: not at all */
@@ -44,10 +44,11 @@ class ConsideratePace implements Pace {
     this.#restUntil = this.#lastFault + Math.min(LONGEST_REST_MS, REST_FACTOR * ms);
   }
 
-  async turn(): Promise<void> {
-    const rest = this.#restUntil - performance.now();
-    if (rest >= 1) await sleep(rest);
+  get rest(): number {
+    return Math.max(0, this.#restUntil - performance.now());
   }
+
+  sent(): void {}
 }
 
 class SteadyPace implements Pace {
@@ -65,10 +66,11 @@ class SteadyPace implements Pace {
 
   served(): void {}
 
-  async turn(bytes: number): Promise<void> {
-    const now = performance.now();
-    const start = Math.max(now, this.#free);
-    this.#free = start + bytes / this.#bytesPerMs;
-    if (start - now >= 1) await sleep(start - now);
+  get rest(): number {
+    return Math.max(0, this.#free - performance.now());
+  }
+
+  sent(bytes: number): void {
+    this.#free = Math.max(this.#free, performance.now()) + bytes / this.#bytesPerMs;
   }
 }

@@ -1,6 +1,6 @@
 import { Buffer } from "node:buffer";
 import net from "node:net";
-import { MultifdError } from "../../errors.ts";
+import { type ErrorDetails, MultifdError } from "../../errors.ts";
 import { setSendBuffer } from "../../io/libc.ts";
 
 /**
@@ -32,7 +32,7 @@ export class PageLink {
       } catch (error) {
         this.fail(error);
       }
-      return true;
+      return this.#failure === null;
     };
     // `onread` together with `fd` is documented; only the type declarations lack it.
     const options = {
@@ -43,7 +43,7 @@ export class PageLink {
       onread: { buffer: memory, callback },
     };
     this.#socket = new net.Socket(options as net.SocketConstructorOpts);
-    this.#socket.on("error", (error) => this.fail(closedEarly(error.message, error)));
+    this.#socket.on("error", (error) => this.fail(closedEarly(error.message, {}, error)));
     this.#socket.on("end", () => this.#end());
     this.#socket.on("close", () => this.#end());
   }
@@ -67,13 +67,14 @@ export class PageLink {
 
   /**
    * Sends the parts in one go, none of them copied. Resolves when the kernel has taken them all, so that their memory is free,
-   * and rejects with the link's failure.
+   * and rejects with the link's failure, behind which nothing is sent: least of all the word that all has come.
    */
   send(parts: readonly Uint8Array[]): Promise<void> {
+    if (this.#failure !== null) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       const done = (error?: Error | null): void => {
         if (error) {
-          this.fail(closedEarly(error.message, error));
+          this.fail(closedEarly(error.message, {}, error));
           reject(this.#failure);
         } else resolve();
       };
@@ -98,7 +99,7 @@ export class PageLink {
 }
 
 /** What a destination that is gone is called. */
-export function closedEarly(why: string, cause?: unknown): MultifdError {
+export function closedEarly(why: string, details: ErrorDetails, cause?: unknown): MultifdError {
   const text = `the destination closed the connection before all of its RAM was there (${why}): see QEMU's own messages for the reason`;
-  return new MultifdError("DESTINATION_CLOSED", text, {}, cause);
+  return new MultifdError("DESTINATION_CLOSED", text, details, cause);
 }

@@ -12,6 +12,7 @@ export class SentPages {
   missing: number;
   /** Pages of the image. */
   readonly total: number;
+  #closed = false;
 
   constructor(map: PageMap) {
     this.#map = map;
@@ -20,8 +21,16 @@ export class SentPages {
     this.missing = this.total;
   }
 
+  /** From here on no page is to be sent: what the destination has not got reads as zeros there. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  /** Whether a page must not be sent. */
   has(block: number, page: number): boolean {
-    return ((((this.#bits[block] as Uint8Array)[page >> 3] as number) >> (page & 7)) & 1) === 1;
+    return (
+      this.#closed || ((((this.#bits[block] as Uint8Array)[page >> 3] as number) >> (page & 7)) & 1) === 1
+    );
   }
 
   /** To be called once for each page, before it goes. */

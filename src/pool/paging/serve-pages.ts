@@ -51,10 +51,13 @@ class PageServer {
   readonly #beat: NodeJS.Timeout;
   /** Blocks of which the destination has said what it has. */
   readonly #received = new Set<string>();
+  /** A destination that is resumed has not said all that it has. */
+  #unknown: boolean;
 
   constructor(task: PagingTask, part: ServePart) {
     const { blocks } = task;
     this.#task = task;
+    this.#unknown = part.start.kind === "resume";
     this.#control = new ControlBlock(task.control);
     this.#board = new Board(task.board);
     this.#map = new PageMap(blocks, task.pages);
@@ -96,7 +99,10 @@ class PageServer {
     this.#board.setOpened();
     this.#control.ring();
     await this.#destination.until(() => this.#board.mayLaunch);
-    await this.#destination.sendSteps(fd, launch);
+    await this.#destination.sendSteps(fd, launch.slice(0, -1));
+    // Its last step makes the package whole: the destination may go through it to its end, which is the word to run.
+    this.#board.setTold();
+    await this.#destination.sendSteps(fd, launch.slice(-1));
     await this.#destination.whenPonged(PONG_LOADED);
     this.#board.setRan(Number(process.hrtime.bigint() - firstByteAt) / 1000);
     this.#control.ring();
@@ -108,6 +114,7 @@ class PageServer {
     for (const { name } of blocks.slice(1)) await this.#destination.link.send([askReceived(name)]);
     await this.#destination.until(() => this.#received.size === blocks.length);
     this.#noteSent();
+    this.#unknown = false;
     await this.#destination.link.send([RESUME]);
     await this.#destination.whenResumed();
     this.#board.setRan(0);
@@ -125,13 +132,14 @@ class PageServer {
 
   async #pushSmall(): Promise<void> {
     for (;;) {
+      this.#destination.check();
       if (this.#background.assign()) this.#control.ring();
       if (this.#background.exhausted) return;
       await this.#destination.until(() => this.#background.ready);
-      const pages = this.#pace.chunkPages;
-      await this.#pace.turn(pages * PAGE_SIZE);
-      const chunk = this.#background.next(pages);
+      await this.#rest();
+      const chunk = this.#background.next(this.#pace.chunkPages);
       if (chunk === null) continue;
+      this.#pace.sent(chunk.pages * PAGE_SIZE);
       this.#board.addInBackground(chunk.pages);
       await this.#sendBetween(chunk.parts);
       this.#noteSent();
@@ -145,7 +153,8 @@ class PageServer {
       const hostPage = this.#hostPage(number);
       if (hostPage === PAGE_SIZE) continue;
       for (const start of hugePagesOf(block, number, hostPage, this.#sent)) {
-        await this.#pace.turn(hostPage);
+        await this.#rest();
+        this.#pace.sent(hostPage);
         await this.#huge.serve(number, start, hostPage, null);
         this.#destination.check();
       }
@@ -153,6 +162,8 @@ class PageServer {
   }
 
   async end(): Promise<void> {
+    this.#destination.check();
+    this.#sent.close();
     await this.#sendBetween([this.#sections.endOfRam()]);
     this.#control.setTailSent();
     await this.#destination.whenShut();
@@ -168,17 +179,15 @@ class PageServer {
     const block = this.#numbers.get(name);
     if (block === undefined)
       throw protocolError(`the destination asks for pages of RAMBlock "${name}"`, offset);
-    checkRequest(this.#map, block, offset, length);
     const hostPage = this.#hostPage(block);
+    checkRequest(this.#map, block, hostPage, offset, length);
+    // It asks again for all that it waits for once it is resumed: migrate_send_rp_req_pages_pending, migration/migration.c.
+    if (this.#unknown) return;
     if (hostPage !== PAGE_SIZE) {
-      void this.#huge.serve(block, offset - (offset % hostPage), hostPage, since);
+      void this.#huge.serve(block, offset, hostPage, since);
       return;
     }
-    this.#huge.between(() => {
-      for (let at = offset; at < offset + length; at += PAGE_SIZE) {
-        this.#faults.serve(block, at / PAGE_SIZE, since);
-      }
-    });
+    this.#huge.between(() => this.#faults.serve(block, offset / PAGE_SIZE, since));
     this.#background.touched(block, offset / PAGE_SIZE);
   }
 
@@ -197,6 +206,17 @@ class PageServer {
     await new Promise<void>((resolve, reject) => {
       this.#huge.between(() => this.#destination.link.send(parts).then(resolve, reject));
     });
+  }
+
+  /** Waits as long as the background has to, and anything is left to be sent. */
+  async #rest(): Promise<void> {
+    if (this.#pace.rest < 1) return;
+    const timer = setTimeout(() => this.#control.ring(), this.#pace.rest);
+    try {
+      await this.#destination.until(() => this.#pace.rest < 1 || this.#sent.missing === 0);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #hostPage(block: number): number {

@@ -86,6 +86,8 @@ test("a load that failed is no damage to the path", () => {
 test.each([
   ["a message of type 0", "0000 0000"],
   ["a message of a type that no QEMU has", "0007 0000"],
+  ["such a message before its data has come", "0007 0100"],
+  ["a message that is longer than any of QEMU's", "0003 010d"],
   ["a PONG without its number", "0002 0000"],
   ["a PONG with more than its number", "0002 0005 0000000000"],
   ["a SHUT of two bytes", "0001 0002 0000"],

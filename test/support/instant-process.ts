@@ -1,0 +1,38 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
+import type { SeenEvent } from "../../src/bench/helper-process.ts";
+import type { InstantOptions } from "../../src/control/instant/options.ts";
+import type { FaultSpec } from "./fault-spec.ts";
+
+const PROGRAM = fileURLToPath(new URL("./workers/instant.js", import.meta.url));
+const HOOK = new URL("./fault-hook.js", import.meta.url).href;
+
+/** An instant restore in a process of its own. */
+export class InstantProcess {
+  readonly events: SeenEvent[] = [];
+  readonly #child: ChildProcess;
+  readonly #closed: Promise<unknown>;
+
+  constructor(options: InstantOptions, fault: FaultSpec | null = null) {
+    const env = { ...process.env, FAULT: JSON.stringify(fault) };
+    const args = ["--import", HOOK, PROGRAM, JSON.stringify(options)];
+    this.#child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"], env });
+    const lines = createInterface(this.#child.stdout as Readable);
+    lines.on("line", (line) => this.events.push(JSON.parse(line) as SeenEvent));
+    this.#closed = Promise.all([once(this.#child, "close"), once(lines, "close")]);
+  }
+
+  /** Its last event, when it has ended. */
+  async last(): Promise<SeenEvent | undefined> {
+    await this.#closed;
+    return this.events.at(-1);
+  }
+
+  async kill(): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.#closed;
+  }
+}
