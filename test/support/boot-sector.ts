@@ -5,6 +5,8 @@ const ORIGIN = 0x7c00;
 const PROTECTED_MODE = 0x7c40;
 const GDT = 0x7d00;
 const SIGNATURE = 0x7dfe;
+/** Where a dirtier that checks counts the pages that it found wrong: 4 bytes, little-endian. */
+export const WRONG_PAGES = 0x7e00;
 /** Enough for the BIOS to see a disk. */
 const DISK_BYTES = 2 ** 20;
 
@@ -14,6 +16,8 @@ export interface DirtierOptions {
   readonly end: number;
   /** Empty loop turns after each page; 0, the default, dirties as fast as the machine can. */
   readonly spin?: number;
+  /** Whether every pass but the first one sees if each page carries the word of the pass before, and counts those that do not. */
+  readonly checks?: boolean;
 }
 
 /**
@@ -24,13 +28,13 @@ export interface DirtierOptions {
  * It disables interrupts and calls nothing, so no firmware ever runs again and every byte above 1 MiB,
  * the firmware's tables included, is its own.
  */
-export function dirtierDisk({ start, end, spin = 0 }: DirtierOptions): Buffer {
+export function dirtierDisk({ start, end, spin = 0, checks = false }: DirtierOptions): Buffer {
   if (start < 0x100000 || end > 2 ** 31 || start >= end || start % 4096 || end % 4096) {
     throw new RangeError(`a dirtier cannot walk from ${start} to ${end}`);
   }
   const disk = Buffer.alloc(DISK_BYTES);
   place(disk, enterProtectedMode(), ORIGIN, PROTECTED_MODE);
-  place(disk, walk(start, end, spin), PROTECTED_MODE, GDT);
+  place(disk, walk(start, end, spin, checks), PROTECTED_MODE, GDT);
   place(disk, globalDescriptors(), GDT, SIGNATURE);
   place(disk, u16(0xaa55), SIGNATURE, ORIGIN + 512); // the BIOS boots nothing without it
   return disk;
@@ -54,8 +58,9 @@ function enterProtectedMode(): number[] {
 }
 
 /** 32-bit code. One MMX store per page, because two stores could be seen half done. */
-function walk(start: number, end: number, spin: number): number[] {
+function walk(start: number, end: number, spin: number, checks: boolean): number[] {
   const page = [
+    ...(checks ? check : []),
     ...[0x0f, 0x7f, 0x07], // page: movq [edi], mm0
     ...[0xb9, ...u32(spin)], // mov ecx, spin
     ...[0xe3, 0x03], // jecxz +3             ; over the loop
@@ -84,11 +89,24 @@ function walk(start: number, end: number, spin: number): number[] {
     ...[0x8e, 0xe0], // mov fs, ax           ; protected mode state, and some KVMs then emulate
     ...[0x8e, 0xe8], // mov gs, ax           ; instruction by instruction, a hundred times slower
     ...[0xbc, ...u32(ORIGIN)], // mov esp, ORIGIN
+    ...[0xc7, 0x05, ...u32(WRONG_PAGES), ...u32(0)], // mov dword [WRONG_PAGES], 0
     ...[0x31, 0xdb], // xor ebx, ebx
     ...pass,
     ...[0xeb, back(pass.length + 2)], // jmp pass
   ];
 }
+
+const check: readonly number[] = [
+  ...[0x83, 0xfb, 0x01], // cmp ebx, 1
+  ...[0x74, 20], // je +20                ; over all of this
+  ...[0x8d, 0x43, 0xff], // lea eax, [ebx - 1]
+  ...[0x39, 0x07], // cmp [edi], eax
+  ...[0x75, 7], // jne +7                ; to the count
+  ...[0xf7, 0xd0], // not eax
+  ...[0x39, 0x47, 0x04], // cmp [edi + 4], eax
+  ...[0x74, 6], // je +6
+  ...[0xff, 0x05, ...u32(WRONG_PAGES)], // inc dword [WRONG_PAGES]
+];
 
 /** Three descriptors (Intel SDM volume 3, 3.4.5): null, and flat 4 GiB code and data; then the register image for lgdt. */
 function globalDescriptors(): number[] {

@@ -1,0 +1,51 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { restoreInstant } from "../../src/index.ts";
+import { waitMigration } from "../../src/vm/migration.ts";
+import { checkDirtyRam } from "../support/dirty-ram.ts";
+import {
+  checkingGuest,
+  listenAgain,
+  listenForPostcopy,
+  saveWalking,
+  untilPass,
+  wrongPagesOf,
+} from "../support/instant-guests.ts";
+import { Lab } from "../support/lab.ts";
+import { describeEachQemu } from "../support/qemus.ts";
+
+const RAM = 64 * 2 ** 20;
+
+describeEachQemu("a guest that checks its RAM runs while the rest of it comes", (binary) => {
+  let lab: Lab;
+  beforeAll(async () => {
+    lab = await Lab.open();
+  });
+  afterAll(() => lab.close());
+
+  test("nothing but what it asks for; then the source is gone, and another one goes on", async () => {
+    const guest = await checkingGuest(lab, binary, RAM);
+    const image = lab.file("image");
+    const pass = await saveWalking(lab, guest, image);
+    const into = await lab.waiting(guest.setup);
+    const abort = new AbortController();
+    const first = restoreInstant({
+      ...{ image, connect: await listenForPostcopy(into.vm), backgroundRate: 0, signal: abort.signal },
+      onEvent: ({ event }) => void (event === "running" && into.vm.qmp.execute("cont")),
+    });
+    const given = expect(first).rejects.toMatchObject({ code: "CANCELLED", details: { ran: true } });
+    await untilPass(into, guest.walked, pass + 2);
+    expect(await wrongPagesOf(into)).toBe(0);
+    abort.abort();
+    await given;
+
+    const connect = await listenAgain(into.vm, 1);
+    const { instant } = await restoreInstant({ image, connect, resume: true });
+    await waitMigration(into.vm.qmp, 60_000);
+    expect(instant?.pagesSent).toBe(instant?.pages);
+    await untilPass(into, guest.walked, pass + 4);
+    await into.vm.qmp.execute("stop");
+    expect(await wrongPagesOf(into)).toBe(0);
+    expect(await checkDirtyRam(into.ram?.path as string, guest.walked)).toMatchObject({ violations: 0 });
+    await into.vm.quit();
+  });
+});
