@@ -39,6 +39,7 @@ export type {
   MappedBlockReport,
   MappedRamReport,
   QemuStreamReport,
+  ResumedReport,
   StreamImageReport,
   UsedRange,
   VerifyReport,

@@ -19,7 +19,9 @@ export function renderBenchmarks(
     ...pageCharts(report).map(({ file, chart }) => `![${chart.title}, ${chart.unit}](benchmarks/${file})`),
     `## Targets\n\n${tally(verdicts)}\n\n${targetTable(verdicts, reasons)}`,
     FIGURES_HEAD,
-    ...Object.keys(report.results).map((name) => `### ${titleOf(name)}\n\n${figuresOf(report, name)}`),
+    ...Object.keys(report.results).map(
+      (name) => `### ${titleOf(name)}\n\n${figuresOf(report, name)}\n\n${loadOf(report, name)}`,
+    ),
   ].join("\n\n")}\n`;
 }
 
@@ -29,7 +31,7 @@ const HEAD = `# Benchmarks
 [benchmarks/samples.json](benchmarks/samples.json).`;
 
 function setting({ takenOn, setting: { machine, disk, qemu, fio, compiler } }: Report): string {
-  const { cpu, cores, memoryBytes, kernel, node, load } = machine;
+  const { cpu, cores, memoryBytes, kernel, node } = machine;
   const model = disk.model === null ? "" : ` (${disk.model})`;
   return table(
     ["what", "which"],
@@ -41,7 +43,6 @@ function setting({ takenOn, setting: { machine, disk, qemu, fio, compiler } }: R
       ["Linux, Node.js", `${kernel}, ${node}`],
       ["QEMU, fio", `${qemu}, ${fio}`],
       ["C compiler", compiler],
-      ["load before", load.map((value) => value.toFixed(2)).join(", ")],
     ],
     "text",
   );
@@ -63,10 +64,11 @@ ratio is taken within each round, and of these the median: a disk that drifts dr
 - **The helper** is the command line, a process of its own, with \`--json --direct-io on\`. Its images are flushed and sealed when it
   ends. **Unsynced** is what an fsync of the file took after a way had called itself done.
 - **The C program** is [drain.c](../bench/peers/drain.c): a thread per channel receives 1 MiB and writes it with \`O_DIRECT\`, out of huge
-  pages, and fdatasync is the end. Nobody could restore from its file. In the warm-up it reads that back, and every block was
+  pages, to space that is reserved as the helper reserves it; its checksums are libdeflate's, and fdatasync is the end. Nobody could restore from its file. In the warm-up it reads that back, and every block was
   what had come.
 - **fio** goes through one file with 8 requests of 1 MiB under way, \`O_DIRECT\`, and fsync after a write; its buffers are in 4 KiB pages,
   or in huge pages (\`glibc.malloc.hugetlb=1\`). Its time is by its own clock.
+- **Load** is the machine's average over a minute, before a measurement: what ended just before is in it.
 - **CPU** is user and system time of the helper's or the C program's process, its start included, without QEMU's. **Peak RSS** is the
   kernel's VmHWM. **Cached + Dirty** is the most by which they grew in /proc/meminfo, without what lies in tmpfs.`;
 }
@@ -96,6 +98,10 @@ function titleOf(measurement: string): string {
   const title = TITLES[measurement];
   if (title !== undefined || run === undefined) return title ?? measurement;
   return `${run === "save" ? "Save" : "Restore"} over ${channelWords(Number(channels))}`;
+}
+
+function loadOf({ loads }: Report, measurement: string): string {
+  return `Load before: ${loads[measurement]?.toFixed(1)}.`;
 }
 
 function figuresOf(report: Report, measurement: string): string {

@@ -1,7 +1,7 @@
 import { Buffer } from "node:buffer";
 import type { LibvirtReport, QemuStreamReport } from "../index.ts";
 import { formatBytes } from "./format.ts";
-import { describeMappedContents, describeResumed } from "./mapped-page.ts";
+import { describeMappedContents, describeResumed, describeUsedUp } from "./mapped-page.ts";
 import { imageArgument, incomingByHand, quoteForShell } from "./restore-page.ts";
 import { type Row, section } from "./section.ts";
 
@@ -114,7 +114,9 @@ function describeRestore({ path, base, machine, capabilities, verdict }: QemuStr
   return `${requirements}\n${incomingByHand(capabilities, uri)}`;
 }
 
-function describeLibvirtRestore({ path, base, complete, imageFormat, streamOffset }: LibvirtReport): string {
+function describeLibvirtRestore(report: LibvirtReport): string {
+  const { path, base, complete, imageFormat, streamOffset, contents } = report;
+  if (contents?.format === "mapped-ram" && contents.resumed !== null) return describeUsedUp();
   if (!complete) return section("To restore it", [["", "libvirt never finished it: use another one"]]);
   const [image] = imageArgument(path);
   const inOneStep = `multifd-helper restore ${image}${base === 0 ? "" : ` --offset ${base}`} -- QEMU ARGUMENTS…`;

@@ -52,6 +52,13 @@ export function describeResumed(resumed: MappedRamReport["resumed"]): string | u
   return `its VM was let run at ${resumed.at}${by}, and its disks moved on; that restore is ${end}`;
 }
 
+/** In place of how to restore it. */
+export function describeUsedUp(): string {
+  return section("To restore it", [
+    ["", "not any more: its VM's disks have moved on, which QEMU and libvirt themselves would not notice"],
+  ]);
+}
+
 function describeVm({ machine, metadata, pageSize, capabilities }: MappedRamReport): string {
   return section("Virtual machine", [
     ["machine", machine],
@@ -84,7 +91,8 @@ function describeUserData({ metadata }: MappedRamReport): string[] {
   return rows.length === 0 ? [] : [section("Metadata", rows)];
 }
 
-function describeRestore({ machine, capabilities, path, base, seal }: MappedRamReport): string {
+function describeRestore({ machine, capabilities, path, base, seal, resumed }: MappedRamReport): string {
+  if (resumed !== null) return describeUsedUp();
   const machineName = quoteForShell(machine) ?? "as at the source";
   const [image] = imageArgument(path);
   const offset = base === 0 ? "" : ` --offset ${base}`;

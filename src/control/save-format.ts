@@ -11,8 +11,6 @@ import type { Streams } from "./streams.ts";
 
 /** What one image format does differently from another while a VM is saved. */
 export interface SaveFormat {
-  /** What runs for each connection. */
-  readonly code: WorkerCode;
   /** Whether connections wait for each other at barriers. */
   readonly barriers: boolean;
   /** Makes sure that what was at the target is no image any more. Nothing is written before. */
@@ -36,7 +34,7 @@ export type FormatMaker = (parts: FormatParts) => SaveFormat;
 
 /** What a save does otherwise than its options say. */
 export interface SaveRunParts {
-  /** Another task than the format's own: lets tests put faults and delays below the data path. */
+  /** What runs for each connection, where that is not what the options say: tests put faults and delays below the data path. */
   readonly code?: WorkerCode | undefined;
   readonly makeFormat?: FormatMaker | undefined;
 }
@@ -55,7 +53,7 @@ export function intakeTask(
   control: SharedArrayBuffer,
   { maxBytes, rate }: Pick<SaveOptions, "maxBytes" | "rate">,
 ): IntakeTask {
-  const { fd, base, directIo, capacity, sparse } = target;
+  const { fd, base, directIo, capacity, sparse, ownsFile } = target;
   return {
     connection: number,
     socketFd: connection.workerFd,
@@ -63,6 +61,7 @@ export function intakeTask(
     control,
     ...drainPlan(number),
     sparse,
+    ownsFile,
     capacity,
     maxBytes: maxBytes ?? null,
     rate: rate ?? null,

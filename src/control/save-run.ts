@@ -1,10 +1,12 @@
+import fs from "node:fs";
 import { parseAddress } from "../channels/address.ts";
+import { inheritedFd } from "../io/image-target/file-kind.ts";
 import { openTarget } from "../io/image-target/open.ts";
 import { Lazy } from "../lazy.ts";
 import { ControlBlock } from "../pool/control-block.ts";
+import { DRAIN, PLACE } from "../pool/worker-code.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import type { CompletedEvent } from "./events.ts";
-import { refuseAwaited } from "./instant/refuse-awaited.ts";
 import { Meter } from "./meter.ts";
 import type { SaveOptions } from "./options.ts";
 import type { SaveBody, SaveBodyParts } from "./save-body.ts";
@@ -24,7 +26,10 @@ export async function runSave(options: SaveOptions, parts: SaveRunParts = {}): P
   const address = parseAddress(options.listen);
   throwIfAborted(options.signal);
   const log = options.log ?? SILENT;
-  await refuseAwaited(options);
+  if (mayHoldImage(options.image)) {
+    const { refuseAwaited } = await import("./instant/refuse-awaited.ts");
+    await refuseAwaited(options);
+  }
   const target = await openTarget({
     image: options.image,
     offset: options.offset ?? 0,
@@ -38,8 +43,10 @@ export async function runSave(options: SaveOptions, parts: SaveRunParts = {}): P
   try {
     const space = new Space(target, options, log);
     const onTick = (): void => space.noteRam(control.ramBytes);
-    const taken = await takeIn({ address, control, meter, begin: () => body.get(), onTick }, options);
-    completed = await (await body.get()).finish(taken);
+    // Known before the formats are: the threads begin to load it at once.
+    const code = parts.code ?? (options.format === "mapped-ram" ? PLACE : DRAIN);
+    const plan = { address, control, meter, code, begin: () => body.get(), onTick };
+    completed = await takeIn(plan, options, async (taken) => (await body.get()).finish(taken));
   } catch (error) {
     // A sealed image that only missed its name is left to the error of publishing it.
     if (!(await wasPublished(body))) await target.discard();
@@ -56,4 +63,9 @@ async function loadBody(parts: SaveBodyParts): Promise<SaveBody> {
 
 async function wasPublished(body: Lazy<Promise<SaveBody>>): Promise<boolean> {
   return (await body.got?.catch(() => null))?.published ?? false;
+}
+
+/** Most saves make a new file, and need nothing of what looks into an earlier one before they listen. */
+function mayHoldImage(image: string): boolean {
+  return inheritedFd(image) !== null || fs.existsSync(image);
 }

@@ -1,4 +1,4 @@
-import koffi from "koffi";
+import { koffi } from "./koffi.ts";
 
 /**
  * The few libc calls that Node does not offer. Synchronous and short ones only: koffi's asynchronous calls
@@ -22,7 +22,7 @@ const socketOption = libc.func(
   "int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)",
 );
 const setSocketOption = libc.func(
-  "int setsockopt(int fd, int level, int name, void *value, uint32_t length)",
+  "int setsockopt(int fd, int level, int name, const void *value, uint32_t length)",
 );
 const preadvCall = libc.func("long preadv2(int fd, void *vector, int count, int64_t offset, int flags)");
 const sendMessage = libc.func("long sendmsg(int fd, void *message, int flags)");
@@ -104,6 +104,13 @@ export function shutdownConnection(fd: number): void {
   shutdownSocket(fd, SHUT_RDWR);
 }
 
+/** Asks for room for so many bytes on their way to the peer; the kernel gives as much as it allows, and says nothing. */
+export function setSendBuffer(fd: number, bytes: number): void {
+  const value = Buffer.alloc(4);
+  value.writeInt32LE(bytes);
+  check(setSocketOption(fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength), "setsockopt");
+}
+
 /** Bytes that the peer of a unix socket has not read (of a tcp socket: not acknowledged). */
 export function unsentBytes(fd: number): number {
   const value = [0];
@@ -133,13 +140,6 @@ export function peerCredentials(fd: number): PeerCredentials | null {
   if (readSocketOption(fd, SO_DOMAIN, 4).readInt32LE(0) !== AF_UNIX) return null;
   const ucred = readSocketOption(fd, SO_PEERCRED, 12);
   return { pid: ucred.readInt32LE(0), uid: ucred.readUInt32LE(4), gid: ucred.readUInt32LE(8) };
-}
-
-/** How much the kernel takes of a connection before its peer has read it; it doubles the number for its own book-keeping. */
-export function setSendBuffer(fd: number, bytes: number): void {
-  const value = Buffer.alloc(4);
-  value.writeInt32LE(bytes);
-  check(setSocketOption(fd, SOL_SOCKET, SO_SNDBUF, value, 4), "setsockopt");
 }
 
 function readSocketOption(fd: number, name: number, bytes: number): Buffer {

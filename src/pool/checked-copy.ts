@@ -1,5 +1,5 @@
-import { crc32 } from "node:zlib";
 import { damaged } from "../formats/image/damage.ts";
+import { crc32 } from "../io/crc32.ts";
 import { readSpan } from "../io/file-io.ts";
 import type { CheckedCopy } from "./messages.ts";
 

@@ -7,7 +7,13 @@ import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, test } from "vitest";
 import { unguard } from "../../src/control/instant/guard-image.ts";
 import { identityOf } from "../../src/control/instant/identity.ts";
-import { completeMark, eraseMark, findMark, writeMark } from "../../src/control/mapped-ram/resumed.ts";
+import {
+  completeMark,
+  eraseMark,
+  findMark,
+  refuseUnmarkable,
+  writeMark,
+} from "../../src/control/mapped-ram/resumed.ts";
 import { inspect, restore, save, verify } from "../../src/index.ts";
 import { isImmutable, setImmutable } from "../../src/io/libc.ts";
 import { exampleMapped } from "../support/example-mapped.ts";
@@ -224,6 +230,9 @@ describeWithImmutable("an image that a VM depends on, where it can be made immut
     setImmutable(fd, true);
     const refused = await failureOf(markImage(image(), markOf(ALIVE)));
     expect(refused).toMatchObject({ code: "READ_ONLY", message: expect.stringContaining("flags (lsattr)") });
+    expect(() => refuseUnmarkable(fd, { stream: { end: 1 }, seal: null }, image())).toThrow(
+      expect.objectContaining({ code: "READ_ONLY" }),
+    );
     const unable = (): void => asUser(NOBODY, () => unguard(fd, image()));
     expect(unable).toThrow(`it takes root to change that: chattr -i ${image()}`);
     unguard(fd, image());
@@ -266,12 +275,15 @@ describeWithLoopDevices("an image on a block device", () => {
   test("without a seal has no place for a mark", async () => {
     const device = mounts.loopDevice(scratch.file("device"), 2 ** 20);
     const fd = fs.openSync(device, "r");
+    const contents = { stream: { end: 2 ** 20 - 4096 }, seal: null };
     const how = { image: device, expected: null };
-    const failure = await failureOf(
-      writeMark(fd, { stream: { end: 2 ** 20 - 4096 }, seal: null }, markOf(ALIVE), how),
-    );
+    for (const failure of [
+      await failureOf(writeMark(fd, contents, markOf(ALIVE), how)),
+      await failureOf((async () => refuseUnmarkable(fd, contents, device))()),
+    ]) {
+      expect(failure).toMatchObject({ code: "TARGET_REFUSED", message: expect.stringContaining("no seal") });
+    }
     fs.closeSync(fd);
-    expect(failure).toMatchObject({ code: "TARGET_REFUSED", message: expect.stringContaining("no seal") });
   });
 });
 

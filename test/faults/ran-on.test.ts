@@ -99,6 +99,9 @@ describe.each(Object.entries(CONTENTS))("an image that was let run, %s", (_kind,
       () => restoreLaunched({ image: image(), ...launch }),
       () => convert({ image: image(), output: scratch.file("made"), format: "mapped-ram" }),
     ];
+    const page = describeImage(await inspect({ image: image() }));
+    expect(page).toContain(`its VM was let run at ${AT} by QEMU, process ${GONE.pid}`);
+    expect(page).not.toContain("virsh restore");
     for (const way of ways) expect(await failureOf(way())).toMatchObject({ code: "VM_RAN_ON" });
   });
 

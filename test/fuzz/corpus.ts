@@ -15,6 +15,7 @@ export const KINDS = [
   "mapped",
   "map",
   "footer",
+  "mark",
   "libvirt",
 ] as const;
 export type Kind = (typeof KINDS)[number];

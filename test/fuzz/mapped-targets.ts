@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import type { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
+import { reportMark } from "../../src/control/instant/ran-on.ts";
 import { decodeFooter, sealOf } from "../../src/formats/mapped-ram/footer.ts";
 import { checkPlaces, decodeMap, encodeMap } from "../../src/formats/mapped-ram/map.ts";
 import { type MappedBlock, type MappedStream, streamSpans } from "../../src/formats/mapped-ram/model.ts";
+import { encodeMark, openMark } from "../../src/formats/mapped-ram/resumed.ts";
 import { MappedStreamWalker } from "../../src/formats/mapped-ram/stream.ts";
 import { checkSeal } from "../../src/formats/mapped-ram/trailer.ts";
 import { outcomeOf, type Target } from "./outcome.ts";
@@ -52,6 +54,17 @@ const footer: Target = (input) => {
   return true;
 };
 
+/** Likewise. */
+const mark: Target = (input) => {
+  if (input.length >= 4096) input.writeUInt32BE(crc32(input.subarray(0, 4092)), 4092);
+  const opened = outcomeOf(() => openMark(input));
+  if (!("value" in opened)) return false;
+  const { mark: found, image } = opened.value;
+  assert.ok(Number.isFinite(Date.parse(reportMark(found)?.at ?? "")), "it was resumed at no time");
+  assert.deepEqual(openMark(encodeMark(found, image)), opened.value);
+  return true;
+};
+
 function expectInside(stream: Pick<MappedStream, "base" | "end" | "blocks">, bytes: number): void {
   let end = 0;
   for (const { offset, length } of streamSpans(stream)) {
@@ -60,4 +73,6 @@ function expectInside(stream: Pick<MappedStream, "base" | "end" | "blocks">, byt
   }
 }
 
-export const MAPPED_TARGETS: Readonly<Record<"mapped" | "map" | "footer", Target>> = { mapped, map, footer };
+export const MAPPED_TARGETS: Readonly<Record<"mapped" | "map" | "footer" | "mark", Target>> = {
+  ...{ mapped, map, footer, mark },
+};

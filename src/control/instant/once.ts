@@ -1,7 +1,14 @@
 import { randomUUID } from "node:crypto";
 import type { QemuIdentity } from "../../formats/mapped-ram/resumed.ts";
 import type { MappedContents } from "../mapped-ram/contents.ts";
-import { completeMark, eraseMark, type FoundMark, findMark, writeMark } from "../mapped-ram/resumed.ts";
+import {
+  completeMark,
+  eraseMark,
+  type FoundMark,
+  findMark,
+  refuseUnmarkable,
+  writeMark,
+} from "../mapped-ram/resumed.ts";
 import type { Log } from "../options.ts";
 import { SILENT } from "../silent-log.ts";
 import { guardImage, type ImageGuard } from "./guard-image.ts";
@@ -29,10 +36,13 @@ export class AtMostOnce {
     this.#found = found;
   }
 
-  /** Throws VM_RAN_ON, IMAGE_DAMAGED (the mark cannot be read): before anything has happened. */
+  /** Throws VM_RAN_ON, IMAGE_DAMAGED (the mark cannot be read), TARGET_REFUSED, READ_ONLY: before anything has happened. */
   static async of(fd: number, contents: MappedContents, options: InstantOptions): Promise<AtMostOnce> {
     const found = await findMark(fd, contents);
-    if (options.resume !== true) refuseRanOn(reportMark(found), options);
+    if (options.resume !== true) {
+      refuseRanOn(reportMark(found), options);
+      refuseUnmarkable(fd, contents, options.image);
+    }
     return new AtMostOnce(fd, contents, options, found);
   }
 

@@ -139,11 +139,23 @@ async function unmark(fd: number, contents: Markable, image: string): Promise<vo
   });
 }
 
+/**
+ * Sees that an image can be marked, which is better known before a QEMU has begun to load it.
+ * @throws MultifdError TARGET_REFUSED (no seal, and no regular file), READ_ONLY
+ */
+export function refuseUnmarkable(fd: number, contents: Markable, image: string): void {
+  refusePlaceless(fd, contents, image);
+  fs.closeSync(openForWriting(fd, image));
+}
+
+function refusePlaceless(fd: number, { seal }: Markable, image: string): void {
+  if (seal !== null || fs.fstatSync(fd).isFile()) return;
+  const text = `${image} has no seal of multifd-helper and is no regular file, so that there is no place to write down that its VM was resumed: convert it, or copy it to a file`;
+  throw new MultifdError("TARGET_REFUSED", text, {});
+}
+
 async function putMark(fd: number, contents: Markable, mark: ResumedMark, image: string): Promise<void> {
-  if (contents.seal === null && !fs.fstatSync(fd).isFile()) {
-    const text = `${image} has no seal of multifd-helper and is no regular file, so that there is no place to write down that its VM was resumed: convert it, or copy it to a file`;
-    throw new MultifdError("TARGET_REFUSED", text, {});
-  }
+  refusePlaceless(fd, contents, image);
   const place = placeOf(contents);
   await changing(fd, image, (writable) =>
     writeAligned(writable, encodeMark(mark, place.image), place.offset),

@@ -22,8 +22,18 @@ export function markOffset({ imageEnd }: Pick<Seal, "imageEnd">): number {
 }
 
 const MARK: StatePageKind = { what: "resumed mark", magic: "MFDMLIVE", version: 1 };
-// Offsets of docs/formats/mapped-ram.md, "Resumed mark", behind what state-page.ts reads.
-const AT = { completed: 48, streamEnd: 56, session: 64, pid: 80, startTicks: 88, bootId: 96 } as const;
+// Offsets of docs/formats/mapped-ram.md, "Resumed mark". What stands before the first one state-page.ts reads.
+const AT = {
+  resumed: 40,
+  completed: 48,
+  streamEnd: 56,
+  session: 64,
+  pid: 80,
+  startTicks: 88,
+  bootId: 96,
+} as const;
+/** The latest time, in milliseconds since the epoch, that JavaScript has a name for (ECMA-262, "Time Values"). */
+const LAST_MS = 8.64e15;
 
 /** A process of this host that no later one can be taken for. */
 export interface QemuIdentity {
@@ -81,20 +91,26 @@ export function isMark(bytes: Uint8Array): boolean {
 /** A mark, and the image that it names. Throws IMAGE_DAMAGED (it is not whole), UNSUPPORTED_VERSION. */
 export function openMark(bytes: Uint8Array): { readonly mark: ResumedMark; readonly image: MarkedImage } {
   if (!isMark(bytes)) throw damaged(`${MARK.what} byte 0`, `it does not begin with "${MARK.magic}"`);
-  const { state, uuid, createdMs } = decodeStatePage(MARK, bytes);
+  const { state, uuid } = decodeStatePage(MARK, bytes);
   const view = viewOf(bytes);
   const numberAt = (at: number): number => readU64(view, at, MARK.what);
   const uuidAt = (at: number): string => uuidText(bytes.subarray(at, at + UUID_BYTES));
   const pid = view.getUint32(AT.pid);
   return {
     mark: {
-      resumedMs: createdMs,
-      completedMs: state === "sealed" ? numberAt(AT.completed) : null,
+      resumedMs: readTime(view, AT.resumed),
+      completedMs: state === "sealed" ? readTime(view, AT.completed) : null,
       session: uuidAt(AT.session),
       qemu: pid === 0 ? null : { pid, startTicks: numberAt(AT.startTicks), bootId: uuidAt(AT.bootId) },
     },
     image: { uuid: uuid === NO_IMAGE ? null : uuid, streamEnd: numberAt(AT.streamEnd) },
   };
+}
+
+function readTime(view: DataView, at: number): number {
+  const ms = readU64(view, at, MARK.what);
+  if (ms <= LAST_MS) return ms;
+  throw damaged(`${MARK.what} byte ${at}`, `${ms} milliseconds since 1970 are no time`);
 }
 
 /**

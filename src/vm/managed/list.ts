@@ -8,7 +8,8 @@ import { forgetImage } from "./forget.ts";
 import { withManagedLock } from "./lock.ts";
 
 /**
- * ready: the next start restores it. resuming: a start was killed when it let this VM run, so that it may have run.
+ * ready: the next start restores it. resuming: a start was killed when it let this VM run, or an instant restore let it run, so
+ * that it may have run, or has.
  * unfinished: a save that goes on, or was killed. damaged: it is no image, or not a whole one.
  */
 export type ManagedState = "ready" | "resuming" | "unfinished" | "damaged";

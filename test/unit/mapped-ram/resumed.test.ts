@@ -46,7 +46,8 @@ test("a mark that is no whole one of this image is an error, never none", () => 
     ["its end only", Buffer.concat([Buffer.alloc(512), bytes.subarray(512)]), "does not begin with"],
     ["a foreign page", Buffer.alloc(4096, 0xaa), "does not begin with"],
     ["state 3", changed(20, 3, true), "state 3"],
-    ["huge time", changed(40, 0xffff_ffff, true), "larger than any"],
+    ["a time that no file can say", changed(40, 0xffff_ffff, true), "larger than any"],
+    ["a time that has no name", changed(40, 0x1f_ffff, true), "are no time"],
   ] as const) {
     expect(() => decodeMark(page, image), what).toThrow(damaged(text));
   }
