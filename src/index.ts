@@ -51,6 +51,14 @@ export { ERROR_CODES, type ErrorCode, type ErrorDetails, MultifdError } from "./
 export type { Then } from "./vm/guard/journal.ts";
 export { type RecoverOptions, type Recovery, recover } from "./vm/guard/recover.ts";
 export {
+  type InstantVm,
+  type LaunchInstantOptions,
+  restoreLaunchedInstant,
+} from "./vm/instant/launched-instant.ts";
+export type { InstantVmOptions, ResumeInstantOptions } from "./vm/instant/options.ts";
+export { restoreVmInstant } from "./vm/instant/restore-instant.ts";
+export { resumeInstant } from "./vm/instant/resume-instant.ts";
+export {
   type ManagedOutcome,
   type ManagedSaveAllOptions,
   type ManagedStartAllOptions,

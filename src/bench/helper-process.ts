@@ -1,30 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
-import { fileURLToPath } from "node:url";
 import { ERROR_CODES, type ErrorCode, MultifdError } from "../errors.ts";
+import { MAIN, parseEvent, type SeenEvent } from "../own-program.ts";
 import { type ProcessUsage, ProcessWatch } from "./usage.ts";
-
-/** The built command line. */
-export const MAIN: string = fileURLToPath(new URL("../cli/main.js", import.meta.url));
-
-/** One line of `--json`, as a manager sees it: any JSON object with a name. */
-export interface SeenEvent {
-  readonly event: string;
-  readonly time: string;
-  readonly [field: string]: unknown;
-}
-
-/** null: the line is no event. */
-export function parseEvent(line: string): SeenEvent | null {
-  try {
-    const value: unknown = JSON.parse(line);
-    const isEvent = typeof value === "object" && value !== null && "event" in value && "time" in value;
-    return isEvent ? (value as SeenEvent) : null;
-  } catch {
-    return null;
-  }
-}
 
 const NOTHING_TOLD = { code: undefined, message: undefined };
 

@@ -6,19 +6,24 @@ import { type Address, formatAddress } from "./address.ts";
 import { Connection, RAISE_LIMIT } from "./handover.ts";
 
 /** The backlog of the destination is full: it accepts one connection per turn of its main loop. */
-const BACKLOG_RETRY_MS = 5;
+const FULL = ["EAGAIN"];
+/** Nobody listens there yet. */
+const EARLY = ["ENOENT", "ECONNREFUSED"];
+const RETRY_MS = 5;
 
 /**
  * Connects to a destination QEMU and writes a channel's first bytes at once: QEMU's main loop stands still
  * from accepting a connection until these have come (QEMU 7.2 and 10.0, migration/channel.c, multifd.c).
  * @param signal ends the attempt, with CONNECT_FAILED or whatever MultifdError is its reason
+ * @param early the destination may begin to listen later
  */
 export async function connectChannel(
   address: Address,
   firstBytes: Uint8Array,
   signal: AbortSignal,
+  early: boolean = false,
 ): Promise<Connection> {
-  const socket = await connect(address, signal);
+  const socket = await connect(address, signal, early ? [...FULL, ...EARLY] : FULL);
   let abort = (): void => undefined;
   try {
     await new Promise<void>((resolve, reject) => {
@@ -43,14 +48,18 @@ export async function connectChannel(
   }
 }
 
-async function connect(address: Address, signal: AbortSignal): Promise<net.Socket> {
+async function connect(
+  address: Address,
+  signal: AbortSignal,
+  passing: readonly string[],
+): Promise<net.Socket> {
   for (;;) {
     if (signal.aborted) throw connectError(address, signal.reason);
     try {
       return await connectOnce(address, signal);
     } catch (error) {
-      if (!hasCode(error, "EAGAIN")) throw connectError(address, error);
-      await sleep(BACKLOG_RETRY_MS);
+      if (!hasCode(error, ...passing)) throw connectError(address, error);
+      await sleep(RETRY_MS);
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { ProgressEvent } from "../control/events.ts";
 import { formatBytes, formatDuration, formatRate } from "./format.ts";
+import { describeInstant } from "./instant-words.ts";
 
 /** What of a terminal's stream the bar uses. */
 export interface Terminal {
@@ -39,11 +40,12 @@ export class ProgressBar {
 
 /** The bar's text: with a bar, a percentage and the time left where the total is known. */
 export function describeProgress(progress: ProgressEvent): string {
-  const { bytes, bytesPerSecond, elapsedMs, totalBytes, percent, secondsLeft } = progress;
+  const { bytes, bytesPerSecond, elapsedMs, totalBytes, percent, secondsLeft, instant } = progress;
   const moved = `${formatBytes(bytes)}  ${formatRate(bytesPerSecond)}`;
   if (percent !== undefined) {
     const left = secondsLeft === undefined ? "" : `  ${formatDuration(secondsLeft * 1000)} left`;
-    return `${drawn(percent / 100)}  ${moved}${left}`;
+    const how = instant === undefined ? `${moved}${left}` : describeInstant(instant);
+    return `${drawn(percent / 100)}  ${how}`;
   }
   if (totalBytes === undefined || totalBytes === 0) return `${moved}  ${formatDuration(elapsedMs)}`;
   const share = Math.min(bytes / totalBytes, 1);

@@ -17,6 +17,7 @@ const fallocateCall = libc.func("int fallocate(int fd, int mode, int64_t offset,
 const fadviseCall = libc.func("int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)");
 const pageSizeCall = libc.func("int getpagesize()");
 const lseekCall = libc.func("int64_t lseek(int fd, int64_t offset, int whence)");
+const mkfifoCall = libc.func("int mkfifo(const char *path, unsigned int mode)");
 const flockCall = libc.func("int flock(int fd, int operation)");
 const socketOption = libc.func(
   "int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)",
@@ -262,6 +263,11 @@ export function nextHole(fd: number, offset: number): number {
   // Not even the first byte is inside the file.
   if (error.code === "ENXIO") return offset;
   throw error;
+}
+
+/** Makes a FIFO that nobody but us (and root) may use. Throws EEXIST. */
+export function makeFifo(path: string): void {
+  check(mkfifoCall(path, 0o600), "mkfifo");
 }
 
 /**

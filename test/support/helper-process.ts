@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Readable, Writable } from "node:stream";
 import { afterEach } from "vitest";
-import { MAIN, parseEvent, type SeenEvent } from "../../src/bench/helper-process.ts";
+import { MAIN, parseEvent, type SeenEvent } from "../../src/own-program.ts";
 
 export type { SeenEvent };
 

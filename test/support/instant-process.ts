@@ -3,8 +3,8 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import type { SeenEvent } from "../../src/bench/helper-process.ts";
 import type { InstantOptions } from "../../src/control/instant/options.ts";
+import type { SeenEvent } from "../../src/own-program.ts";
 import type { FaultSpec } from "./fault-spec.ts";
 
 const PROGRAM = fileURLToPath(new URL("./workers/instant.js", import.meta.url));

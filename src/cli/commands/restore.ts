@@ -1,14 +1,15 @@
 import type { Command } from "commander";
-import type { CompletedEvent, Expectations, RestoreVmOptions } from "../../index.ts";
+import type { CompletedEvent, RestoreVmOptions } from "../../index.ts";
 import type { ExitStatus } from "../exit.ts";
 import { parseChannels, parseExpect } from "../expect.ts";
 import { formatDuration, formatMoved, formatRate } from "../format.ts";
-import { addTransferOptions, type TransferFlags, transferOptions, valued, verifyOption } from "../options.ts";
+import { addInstantOptions, checkInstantFlags, isInstant } from "../instant-options.ts";
+import { type InstantRestoreFlags, restoreAtOnce } from "../instant-restore.ts";
+import { addTransferOptions, transferOptions, valued } from "../options.ts";
 import type { Output } from "../output.ts";
 import { writePidFile } from "../pid-file.ts";
 import {
   addQemuRestoreOptions,
-  type QemuRestoreFlags,
   qemuRestoreFlags,
   qemuRestoreOptions,
   refuseTogether,
@@ -16,13 +17,10 @@ import {
 } from "../qemu-options.ts";
 import { runSession, type Session } from "../session.ts";
 import { stayWith } from "../stay.ts";
-import { usage } from "../values.ts";
+import { parseChoice, usage } from "../values.ts";
 
-interface RestoreFlags extends TransferFlags, QemuRestoreFlags {
-  readonly connect?: string;
-  readonly expect?: Expectations;
+interface RestoreFlags extends InstantRestoreFlags {
   readonly channels?: number;
-  readonly verify?: "first" | "blocks";
   readonly zeroedRam?: true;
 }
 
@@ -40,7 +38,13 @@ Example:
 
 Channels and compression are taken from an image of streams. A mapped-ram image, also one that QEMU or libvirt (format
 sparse) wrote without us, is sent through as many channels as --channels says, each range checked before it goes, to any
-QEMU; with --engine file QEMU (9.0 and later) reads it itself and checks none of its pages.`;
+QEMU; with --engine file QEMU (9.0 and later) reads it itself and checks none of its pages.
+
+  multifd-helper restore vm.mr --instant -- qemu-system-x86_64 -machine q35 -m 4G …
+  the VM runs after milliseconds, and gets its RAM as it needs it; from then on image and VM are used up together
+
+  multifd-helper restore vm.mr --resume --qmp /run/vm/qmp.sock
+  goes on where an instant restore was killed: the VM waits for the rest of its RAM`;
 
 export function addRestoreCommand(program: Command, output: Output, status: ExitStatus): void {
   const command = program
@@ -67,14 +71,23 @@ export function addRestoreCommand(program: Command, output: Output, status: Exit
       "--zeroed-ram",
       "with --connect: the destination's RAM is zero, so leave zero pages of a mapped-ram image out",
     )
-    .addOption(verifyOption());
+    .addOption(
+      valued(
+        "--verify <when>",
+        "first: the whole image before connecting; blocks, with --instant lazy: each before it is sent (default)",
+        parseChoice(["first", "blocks", "lazy"] as const),
+      ),
+    );
   addQemuRestoreOptions(command);
+  addInstantOptions(command);
   addTransferOptions(command)
     .argument("[qemu...]", "behind --: QEMU and its arguments, without -incoming")
     .addHelpText("after", EXAMPLE)
     .action(async (image: string, qemu: readonly string[], flags: RestoreFlags) => {
       checkWay(flags, qemu);
-      if (qemu.length > 0) status.value = await launch(image, qemu, flags, output);
+      checkInstantFlags(flags);
+      if (isInstant(flags)) status.value = await restoreAtOnce(image, qemu, flags, output);
+      else if (qemu.length > 0) status.value = await launch(image, qemu, flags, output);
       else {
         const completed = await runSession(output, flags, (session) => restoreInto(image, flags, session));
         output.completed(completed, sentence(completed, flags.connect !== undefined));
@@ -138,7 +151,7 @@ function restoreOptions(image: string, flags: RestoreFlags, session: Session): R
     ...qemuRestoreOptions(flags),
     expect,
     channels,
-    verify,
+    verify: verify === "lazy" ? undefined : verify,
   };
 }
 

@@ -91,7 +91,7 @@ export class InstantRun {
   }
 
   async #connect(): Promise<Connection> {
-    const { connect, connectTimeoutMs = DEFAULT_CONNECT_TIMEOUT_MS } = this.#options;
+    const { connect, connectTimeoutMs = DEFAULT_CONNECT_TIMEOUT_MS, resume = false } = this.#options;
     const late = new MultifdError(
       "CONNECT_TIMEOUT",
       `nothing at ${connect} took the connection within ${connectTimeoutMs / 1000} s: does QEMU wait there (migrate-incoming)?`,
@@ -102,6 +102,8 @@ export class InstantRun {
         parseAddress(connect),
         this.#plan.firstBytes,
         this.#abort.signal,
+        // Whoever is in a hurry starts us first; a QEMU that is to go on listens already.
+        !resume,
       );
     } finally {
       clearTimeout(timer);

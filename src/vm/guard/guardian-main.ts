@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { toFailure } from "../../errors.ts";
 import { QemuWatch } from "../qemu-watch.ts";
-import { runState } from "../survey.ts";
+import { isUnderWay, migrationStatus, runState } from "../survey.ts";
 import { openMonitor, targetName, targetOption } from "../target.ts";
 import { WORDS } from "./guardian.ts";
 import { type Journal, readJournal, removeJournal } from "./journal.ts";
@@ -31,39 +31,63 @@ async function main([duty, what = "", directory = ""]: readonly string[]): Promi
   process.stdout.write("ready\n");
   let words = "";
   for await (const chunk of process.stdin) words += String(chunk);
+  if (words.includes(WORDS.left)) return;
   const dismissed = words.includes(WORDS.dismissed);
-  if (duty === "kill") {
-    if (!dismissed) await endQemu(qemu, Number(what), directory, words.includes(WORDS.letRun));
-    rmSync(directory, { recursive: true, force: true });
-  } else if (!dismissed) await recover(qemu, what);
+  if (duty === "recover") {
+    if (!dismissed) await recover(qemu, what);
+  } else if (dismissed) rmSync(directory, { recursive: true, force: true });
+  else await endQemu(qemu, Number(what), directory, words.includes(WORDS.letRun));
 }
 
-/** A QEMU whose VM may have been let run is asked: one that runs is nobody's to end. */
+/** A QEMU whose VM may have been let run is asked: one that runs, or whose RAM is on its way, is nobody's to end. */
 async function endQemu(qemu: QemuWatch, pid: number, directory: string, askFirst: boolean): Promise<void> {
-  const state = askFirst ? await stateOf(qemu, directory) : "paused";
-  if (state !== null && NEVER_RAN.includes(state)) {
+  const found = askFirst ? await lookAt(qemu, directory) : NOT_LET_RUN;
+  if (found !== null && !found.loading && NEVER_RAN.includes(found.state)) {
     if (!qemu.ended) process.kill(pid, "SIGKILL");
   } else if (!qemu.ended) {
-    tell(`the VM of QEMU process ${pid} is restored, and ${state ?? "does not answer"}: it is left alone`);
+    const state = found?.state ?? "does not answer";
+    const rest = found?.loading
+      ? `; it goes on getting its RAM, and should it stop: restore IMAGE --resume --qmp ${monitorIn(directory)}`
+      : "";
+    tell(`the VM of QEMU process ${pid} is restored, and ${state}: it is left alone${rest}`);
+    // Through its monitor somebody can go on.
+    if (found?.loading ?? true) return;
   }
+  rmSync(directory, { recursive: true, force: true });
 }
 
-/** RunState of the VM; null when QEMU has ended or does not answer. */
-async function stateOf(qemu: QemuWatch, directory: string): Promise<string | null> {
+interface Found {
+  /** RunState. */
+  readonly state: string;
+  /** The VM was let go (it may be paused all the same), and its RAM follows: an instant restore. */
+  readonly loading: boolean;
+}
+
+const NOT_LET_RUN: Found = { state: "paused", loading: false };
+
+const monitorIn = (directory: string): string => join(directory, "qmp");
+
+/** Waits for what another process is about to make of a VM that waits for it. null: QEMU has ended or does not answer. */
+async function lookAt(qemu: QemuWatch, directory: string): Promise<Found | null> {
   const deadline = Date.now() + PATIENCE_MS;
+  let found: Found | null = null;
   while (!qemu.ended && Date.now() < deadline) {
-    try {
-      const monitor = await openMonitor({ qmp: join(directory, "qmp") }, ANSWER_MS);
-      try {
-        return (await runState(monitor)).status;
-      } finally {
-        await monitor.close();
-      }
-    } catch {
-      await sleep(RETRY_MS);
-    }
+    const answer = await ask(directory).catch(() => null);
+    found = answer === null ? found : { ...answer, loading: answer.loading && answer.state !== "inmigrate" };
+    if (answer !== null && !(answer.loading && answer.state === "inmigrate")) return found;
+    await sleep(RETRY_MS);
   }
-  return null;
+  return found;
+}
+
+async function ask(directory: string): Promise<Found> {
+  const monitor = await openMonitor({ qmp: monitorIn(directory) }, ANSWER_MS);
+  try {
+    const { status: state } = await runState(monitor);
+    return { state, loading: isUnderWay(await migrationStatus(monitor)) };
+  } finally {
+    await monitor.close();
+  }
 }
 
 async function recover(qemu: QemuWatch, path: string): Promise<void> {

@@ -25,7 +25,7 @@ export async function boot(
   launch: KnownLaunch,
 ): Promise<LaunchedQemu> {
   const command = [...launch.command, ...monitorArguments(place)];
-  const qemu = await launchQemu({ ...launch, command }, options.run === false ? ["-S"] : []);
+  const qemu = await launchQemu({ ...launch, command }, () => (options.run === false ? ["-S"] : []));
   try {
     const running = await isRunning(qemu);
     await options.beforeRun?.(qemu);

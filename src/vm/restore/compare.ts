@@ -3,6 +3,7 @@ import type { ImageReport } from "../../control/reports.ts";
 import { MultifdError } from "../../errors.ts";
 import type { RamBlock } from "../../formats/migration/summary.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
+import { type RamBlockNow, ramBlocks } from "../ram-blocks.ts";
 import type { Survey } from "../survey.ts";
 
 export interface Comparison {
@@ -68,17 +69,18 @@ function difference<T>(what: string, saved: T | null, found: T | null, option: s
 /** Blocks that QEMU sizes anew as it loads differ without harm: firmware tables and option ROMs. */
 const RESIZABLE = /^\/rom@|\.rom$/;
 
-function ramDifferences(saved: readonly RamBlock[], found: ReadonlyMap<string, number>): string[] {
+function ramDifferences(saved: readonly RamBlock[], found: ReadonlyMap<string, RamBlockNow>): string[] {
   if (found.size === 0) return [];
   const lacking = saved.filter(({ name }) => !found.has(name));
   const other = saved.filter(({ name, usedLength }) => {
-    const length = found.get(name);
+    const length = found.get(name)?.usedLength;
     return length !== undefined && length !== usedLength && !RESIZABLE.test(name);
   });
   return [
     ...lacking.map(({ name }) => `it has no RAMBlock ${name}`),
     ...other.map(
-      ({ name, usedLength }) => `its RAMBlock ${name} has ${found.get(name)} bytes and had ${usedLength}`,
+      ({ name, usedLength }) =>
+        `its RAMBlock ${name} has ${found.get(name)?.usedLength} bytes and had ${usedLength}`,
     ),
   ];
 }
@@ -97,19 +99,6 @@ function deviceDifferences(saved: Devices, found: Devices): string[] {
 function counts(devices: Devices): Map<string, number> {
   const found = new Map<string, number>();
   for (const { type } of devices) found.set(type, (found.get(type) ?? 0) + 1);
-  return found;
-}
-
-/** Used lengths of the RAMBlocks; empty where the human monitor does not tell (`info ramblock`, QEMU 7.2 to 10). */
-async function ramBlocks(monitor: Monitor): Promise<Map<string, number>> {
-  const text = await monitor
-    .execute("human-monitor-command", { "command-line": "info ramblock" })
-    .catch(() => "");
-  const found = new Map<string, number>();
-  for (const line of String(text).split(/\r?\n/)) {
-    const [, name, used] = /^\s*(\S.*?)\s+\d+ [KMG]iB\s+0x[0-9a-f]+\s+0x([0-9a-f]+)/.exec(line) ?? [];
-    if (name !== undefined) found.set(name, Number.parseInt(used as string, 16));
-  }
   return found;
 }
 

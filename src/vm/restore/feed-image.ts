@@ -1,13 +1,13 @@
-import { chownSync, rmSync, statSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { CompletedEvent } from "../../control/events.ts";
 import { DEFAULT_CHANNELS, type RestoreOptions } from "../../control/options.ts";
 import type { DestinationNeeds, MappedRamReport, StreamImageReport } from "../../control/reports.ts";
 import { restore } from "../../control/restore.ts";
 import { teller } from "../../control/telling.ts";
-import { privateDirectory } from "../../io/private-directory.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { listenForImage, waitIncoming } from "./incoming.ts";
+import { socketDirectory } from "./socket-directory.ts";
 
 /**
  * An image of streams, which says how the destination must be set up.
@@ -49,10 +49,9 @@ async function feedImage(
   options: Omit<RestoreOptions, "connect">,
   onListening: () => void,
 ): Promise<CompletedEvent> {
-  const directory = privateDirectory("restore");
+  const directory = socketDirectory(monitor.pid);
   const tell = teller(options);
   try {
-    giveTo(monitor.pid, directory);
     const uri = `unix:${join(directory, "s")}`;
     await listenForImage(monitor, needs, uri);
     onListening();
@@ -64,10 +63,4 @@ async function feedImage(
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
-}
-
-/** QEMU makes the socket; one of another user needs the directory. */
-function giveTo(pid: number | null, directory: string): void {
-  const stat = pid === null ? undefined : statSync(`/proc/${pid}`, { throwIfNoEntry: false });
-  if (stat !== undefined && stat.uid !== process.getuid?.()) chownSync(directory, stat.uid, stat.gid);
 }

@@ -3,6 +3,7 @@ import { throwIfAborted } from "../../control/cancellation.ts";
 import type { DestinationNeeds } from "../../control/reports.ts";
 import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
+import type { QemuWatch } from "../qemu-watch.ts";
 import { applySettings, readSettings, type Settings } from "../settings.ts";
 
 /** Sets QEMU up for what the image is and makes it listen at `uri`; when this resolves, connections succeed. */
@@ -13,6 +14,11 @@ export async function listenForImage(monitor: Monitor, needs: DestinationNeeds, 
 /** Sets QEMU up and starts its migrate-incoming. */
 export async function listen(monitor: Monitor, settings: Settings, uri: string): Promise<void> {
   await applySettings(monitor, await readSettings(monitor), settings);
+  await startIncoming(monitor, uri);
+}
+
+/** Makes a QEMU that is set up listen, which it does once in its life. Throws VM_STATE when it has done so. */
+export async function startIncoming(monitor: Monitor, uri: string): Promise<void> {
   try {
     // A load that fails then leaves a QEMU that can say why (9.1 and later).
     await monitor.execute("migrate-incoming", { uri, "exit-on-error": false });
@@ -73,11 +79,18 @@ interface IncomingInfo {
   readonly "error-desc"?: string;
 }
 
-export async function incomingInfo(monitor: Monitor, timeoutMs: number = ANSWER_MS): Promise<IncomingInfo> {
+async function incomingInfo(monitor: Monitor, timeoutMs: number = ANSWER_MS): Promise<IncomingInfo> {
   return (await monitor.execute("query-migrate", undefined, { timeoutMs })) as IncomingInfo;
 }
 
-export function refused(reason: string | undefined): MultifdError {
+/** When QEMU gave up, our side sees closed connections: QEMU's word is the reason then. */
+export async function reasonFor(error: unknown, monitor: Monitor, qemu: QemuWatch): Promise<unknown> {
+  if (!(error instanceof MultifdError) || error.exitStatus !== 3 || qemu.ended) return error;
+  const info = await incomingInfo(monitor, 2000).catch(() => null);
+  return info?.status === "failed" ? refused(info["error-desc"]) : error;
+}
+
+function refused(reason: string | undefined): MultifdError {
   const why = reason ?? "it does not say why; look at its stderr";
   return new MultifdError("QEMU_FAILED", `the destination QEMU could not load the image: ${why}`, {
     text: reason,

@@ -47,6 +47,10 @@ export class LaunchedQemu {
     this.exited = new Promise((resolve) => child.on("exit", (code, signal) => resolve({ code, signal })));
   }
 
+  get monitorPath(): string {
+    return join(this.directory, "qmp");
+  }
+
   get ended(): boolean {
     return this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
@@ -61,10 +65,7 @@ export class LaunchedQemu {
     for (;;) {
       if (this.ended) throw new MultifdError("QEMU_FAILED", `QEMU did not start: ${this.lastWords()}`, {});
       try {
-        const monitor = await openMonitor(
-          { qmp: join(this.directory, "qmp") },
-          Math.max(1, deadline - Date.now()),
-        );
+        const monitor = await openMonitor({ qmp: this.monitorPath }, Math.max(1, deadline - Date.now()));
         const { pid } = monitor;
         if (pid !== null && pid !== this.pid) this.#inner = { pid, watch: new QemuWatch(pid) };
         return monitor;
@@ -107,21 +108,32 @@ export class LaunchedQemu {
   forget(): void {
     rmSync(this.directory, { recursive: true, force: true });
     if (this.#detached) this.#child.unref();
+    this.#unwatch();
+  }
+
+  /** It is left behind with its private monitor, through which somebody else can go on; nothing of it keeps this process. */
+  leave(): void {
+    this.#child.unref();
+    this.#unwatch();
+  }
+
+  #unwatch(): void {
     this.#inner?.watch.close();
     this.#inner = null;
   }
 }
 
 /** What makes a QEMU wait for an image. */
-const WAITING: readonly string[] = ["-incoming", "defer", "-S"];
+export const WAITING: readonly string[] = ["-incoming", "defer", "-S"];
 
 /**
- * Starts QEMU, paused and waiting for an image unless other `extra` arguments are given, with a private monitor.
+ * Starts QEMU with a private monitor.
+ * @param extra arguments besides, given the private directory; those that make it wait for an image when left out
  * @throws MultifdError USAGE, QEMU_MISSING
  */
 export async function launchQemu(
   { command, detached, stdoutToStderr, cwd }: LaunchOptions,
-  extra: readonly string[] = WAITING,
+  extra: (directory: string) => readonly string[] = () => WAITING,
 ): Promise<LaunchedQemu> {
   const [program, ...args] = command;
   if (program === undefined)
@@ -131,9 +143,10 @@ export async function launchQemu(
     );
   refuseArguments(args);
   const directory = privateDirectory("vm");
-  const ours = [...extra, "-qmp", `unix:${join(directory, "qmp").replaceAll(",", ",,")},server=on,wait=off`];
   const log = detached ? openSync(join(directory, "stderr"), "a", 0o600) : null;
   try {
+    const monitor = `unix:${join(directory, "qmp").replaceAll(",", ",,")},server=on,wait=off`;
+    const ours = [...extra(directory), "-qmp", monitor];
     const child = spawn(program, [...args, ...ours], {
       detached,
       cwd,

@@ -30,10 +30,11 @@ export async function loadMapped(
   } finally {
     await finishFileRestore(prepared);
   }
-  return completed(image, meter.elapsedMs, prepared.directIo);
+  return completedMapped(image, meter.elapsedMs, prepared.directIo);
 }
 
-function completed(
+/** A mapped-ram image that QEMU has all of. */
+export function completedMapped(
   { path, imageUuid, bytes, dataBytes, machine, metadata }: MappedRamReport,
   elapsedMs: number,
   directIo: boolean,

@@ -2,11 +2,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { type ErrorCode, MultifdError } from "../../errors.ts";
 import { punchHole } from "../../io/libc.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
-
-interface RamFile {
-  readonly id: string;
-  readonly path: string;
-}
+import { memoryBackends } from "../memory-backends.ts";
 
 const CHUNK = 4 * 2 ** 20;
 
@@ -17,7 +13,8 @@ const CHUNK = 4 * 2 ** 20;
  * @throws MultifdError RAM_NOT_EMPTY, IO
  */
 export async function checkRamFiles(monitor: Monitor, clear: boolean): Promise<void> {
-  for (const { id, path } of await ramFiles(monitor)) {
+  for (const { id, path } of await memoryBackends(monitor)) {
+    if (path === null) continue;
     const file = await openRam(path, clear);
     try {
       const { size } = await file.stat();
@@ -50,21 +47,6 @@ export async function isRamZero(monitor: Monitor, clear: boolean): Promise<boole
 
 /** It holds data, or nobody can look. */
 const DOUBTS: readonly ErrorCode[] = ["RAM_NOT_EMPTY", "IO"];
-
-/** memory-backend-file objects, -mem-path included; a path that is a directory gets a new file without a name. */
-async function ramFiles(monitor: Monitor): Promise<RamFile[]> {
-  const objects = (await monitor.execute("qom-list", { path: "/objects" })) as readonly {
-    name: string;
-    type: string;
-  }[];
-  const found: RamFile[] = [];
-  for (const { name, type } of objects) {
-    if (type !== "child<memory-backend-file>") continue;
-    const path = await monitor.execute("qom-get", { path: `/objects/${name}`, property: "mem-path" });
-    found.push({ id: name, path: String(path) });
-  }
-  return found;
-}
 
 async function openRam(path: string, clear: boolean): Promise<FileHandle> {
   try {

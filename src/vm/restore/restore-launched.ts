@@ -24,12 +24,7 @@ export interface RestoreLaunchedOptions extends Omit<RestoreVmOptions, "beforeRu
 export async function restoreLaunched(options: RestoreLaunchedOptions): Promise<LaunchedVm> {
   const saved = await readSaved(options);
   const qemu = await launchQemu(options);
-  const guardian = await Guardian.start(["kill", String(qemu.pid), qemu.directory]).catch(
-    async (error: unknown) => {
-      await qemu.kill();
-      throw error;
-    },
-  );
+  const guardian = await guardLaunched(qemu);
   try {
     const monitor = await qemu.connect();
     try {
@@ -50,11 +45,7 @@ export async function restoreLaunched(options: RestoreLaunchedOptions): Promise<
       await monitor.close();
     }
   } catch (error) {
-    // Its connections break a moment before it is gone.
-    const ended = await qemu.endsWithin(ENDING_MS);
-    const words = qemu.lastWords();
-    await qemu.kill();
-    throw ended ? withLastWords(error, words) : error;
+    throw await endLaunched(qemu, error);
   } finally {
     await guardian.dismiss();
     qemu.forget();
@@ -65,13 +56,23 @@ const ENDING_MS = 500;
 /** Exit statuses of errors that QEMU's end may have caused. */
 const QEMUS_FAULT: readonly number[] = [3, 6, 7];
 
-/** A QEMU that ended by itself said why: that is the reason. */
-function withLastWords(error: unknown, words: string): unknown {
-  if (!(error instanceof MultifdError) || !QEMUS_FAULT.includes(error.exitStatus)) return error;
-  return new MultifdError(
-    "QEMU_FAILED",
-    `QEMU ended while it was to load the image: ${words}`,
-    error.details,
-    error,
-  );
+/** Ends a QEMU whose VM never ran. @returns the reason: one that had ended by itself said why */
+export async function endLaunched(qemu: LaunchedQemu, error: unknown): Promise<unknown> {
+  // Its connections break a moment before it is gone.
+  const ended = await qemu.endsWithin(ENDING_MS);
+  const words = qemu.lastWords();
+  await qemu.kill();
+  if (!ended || !(error instanceof MultifdError) || !QEMUS_FAULT.includes(error.exitStatus)) return error;
+  const text = `QEMU ended while it was to load the image: ${words}`;
+  return new MultifdError("QEMU_FAILED", text, error.details, error);
+}
+
+/** A guardian that ends this QEMU, and its VM that nobody owns yet, if this process is killed. Throws INTERNAL. */
+export async function guardLaunched(qemu: LaunchedQemu): Promise<Guardian> {
+  try {
+    return await Guardian.start(["kill", String(qemu.pid), qemu.directory]);
+  } catch (error) {
+    await qemu.kill();
+    throw error;
+  }
 }

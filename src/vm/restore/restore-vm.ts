@@ -5,17 +5,14 @@ import type { Log, RestoreOptions } from "../../control/options.ts";
 import type { RestorableReport } from "../../control/reports.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import { teller } from "../../control/telling.ts";
-import { MultifdError } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
-import { checkDisks } from "../disks/check.ts";
-import { recordLayers } from "../disks/record.ts";
 import { QemuWatch } from "../qemu-watch.ts";
-import { runState, surveyVm } from "../survey.ts";
+import { runState } from "../survey.ts";
 import { openMonitor, type VmTarget } from "../target.ts";
-import { compareVm } from "./compare.ts";
+import { checkDestination } from "./check-destination.ts";
 import { explainLock } from "./disk-lock.ts";
 import { feedPages, feedStreams } from "./feed-image.ts";
-import { incomingInfo, refused } from "./incoming.ts";
+import { reasonFor } from "./incoming.ts";
 import { loadMapped } from "./load-mapped.ts";
 import { checkRamFiles, isRamZero } from "./ram-files.ts";
 import { readSaved, type SavedImage } from "./saved-image.ts";
@@ -112,25 +109,11 @@ class VmRestore {
   /** Everything that can be wrong is said before the first byte goes to QEMU: its migrate-incoming works only once. */
   async #check(): Promise<void> {
     const { clearRam = false, force = false, uuid } = this.#options;
-    const survey = await surveyVm(this.#monitor);
-    this.#uuid = survey.uuid;
-    refuseUnlessWaiting(survey.status, survey.migration, this.#place);
     const comparison = { place: this.#place, uuid: uuid ?? this.#saved.uuid, force };
-    await compareVm(this.#saved.report, survey, this.#monitor, comparison, this.#log);
-    await this.#checkDisks(force);
+    this.#uuid = (await checkDestination(this.#monitor, this.#saved, comparison, this.#log)).uuid;
     if (this.#sendsPages) this.#zeroedRam = await isRamZero(this.#monitor, clearRam);
     else if (needsZeroedRam(this.#saved.report) && !(force && !clearRam))
       await checkRamFiles(this.#monitor, clearRam);
-  }
-
-  async #checkDisks(force: boolean): Promise<void> {
-    const saved = this.#saved.report.metadata?.vm?.disks ?? [];
-    try {
-      await checkDisks(saved, await recordLayers(this.#monitor), this.#saved.report.path);
-    } catch (error) {
-      if (!force) throw error;
-      this.#log.warn({}, `${(error as Error).message}; going on because of --force`);
-    }
   }
 
   /** A mapped-ram image goes through channels of ours. */
@@ -155,19 +138,12 @@ class VmRestore {
       this.#tellVm("migrated");
       return completed;
     } catch (error) {
-      throw await this.#reasonFor(error);
+      throw await reasonFor(error, this.#monitor, this.#qemu);
     }
   }
 
   #tellVm(state: VmEvent["state"]): void {
     this.#tell({ event: "vm", state });
-  }
-
-  /** When QEMU gave up, our side sees closed connections: QEMU's word is the reason. */
-  async #reasonFor(error: unknown): Promise<unknown> {
-    if (!(error instanceof MultifdError) || error.exitStatus !== 3 || this.#qemu.ended) return error;
-    const info = await incomingInfo(this.#monitor, 2000).catch(() => null);
-    return info?.status === "failed" ? refused(info["error-desc"]) : error;
   }
 
   async #letRun(run: boolean): Promise<void> {
@@ -176,19 +152,6 @@ class VmRestore {
     if (!run && running) await this.#monitor.execute("stop");
     this.#tellVm(run ? "running" : "paused");
   }
-}
-
-/** @throws MultifdError VM_STATE */
-function refuseUnlessWaiting(status: string, migration: string, place: string): void {
-  if (status === "inmigrate" && migration === "none") return;
-  const why =
-    status !== "inmigrate"
-      ? `it is in the state ${status}: start it with -incoming defer -S`
-      : `its migrate-incoming was used already (${migration}): start it anew`;
-  throw new MultifdError("VM_STATE", `${place} does not wait for an image: ${why}`, {
-    status,
-    migration,
-  });
 }
 
 /** QEMU leaves out zero pages of a mapped-ram image, as a rule. */

@@ -38,8 +38,8 @@ test.each(samples)("the schema describes every field of %s", (_name, event) => {
 });
 
 const OPTIONAL: Readonly<Record<string, readonly string[]>> = {
-  progress: ["totalBytes", "qemu", "percent", "secondsLeft"],
-  completed: ["disks"],
+  progress: ["totalBytes", "qemu", "percent", "secondsLeft", "instant"],
+  completed: ["disks", "instant"],
   completedVerify: ["resumed"],
 };
 

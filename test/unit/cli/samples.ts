@@ -14,6 +14,19 @@ const CHANNELS = [
   { channel: 254, bytes: 1_073_741_824, bytesPerSecond: 2_147_483_648 },
 ] as const;
 
+const INSTANT = {
+  runningMs: 12.5,
+  pages: 65_536,
+  pagesSent: 1024,
+  pagesOnDemand: 96,
+  pagesInBackground: 928,
+  zeroPages: 3,
+  faults: 7,
+  faultMedianUs: 41,
+  fault99Us: 85.5,
+  faultLongestUs: 2300,
+} as const;
+
 /** One of each event with every field: a new field does not compile until it is here, and so in the schema. */
 export const SAMPLES: Samples = {
   hello: { event: "hello", contract: 1, version: "0.1.0" },
@@ -29,7 +42,9 @@ export const SAMPLES: Samples = {
     qemu: { status: "active", transferredBytes: 10, remainingBytes: 90, totalBytes: 100, passes: 1 },
     percent: 10.5,
     secondsLeft: 4.5,
+    instant: INSTANT,
   },
+  running: { event: "running", elapsedMs: 12.5 },
   vm: { event: "vm", state: "paused" },
   drained: {
     event: "drained",
@@ -54,6 +69,7 @@ export const SAMPLES: Samples = {
       compression: "zstd",
     },
     channels: CHANNELS,
+    instant: { ...INSTANT, runningMs: null },
     disks: [{ device: "disk0", base: "/vm.raw", overlay: "/vm.raw.snap-monday.qcow2" }],
   },
   verified: {
