@@ -143,6 +143,12 @@ test("noise on the return path never gets past its first bytes", async () => {
   }
 });
 
+test("one that is to be resumed out of an image that was never resumed is not even connected to", async () => {
+  const { destination, failure } = await lab.start({ received: {} }, { resume: true, force: false });
+  expect(await failure()).toMatchObject({ code: "VM_MISMATCH" });
+  expect(destination.bytes).toBe(0);
+});
+
 test("one that is resumed, and whose blocks are others", async () => {
   const received = { mem: bitmapWith(64, []), rom: bitmapWith(5, []) };
   const { destination, failure } = await lab.start({ received }, { resume: true });

@@ -11,7 +11,7 @@ import {
 } from "../mapped-ram/resumed.ts";
 import type { Log } from "../options.ts";
 import { SILENT } from "../silent-log.ts";
-import { guardImage, type ImageGuard } from "./guard-image.ts";
+import { guardImage, type ImageGuard, lockForUse } from "./guard-image.ts";
 import type { InstantOptions } from "./options.ts";
 import { refuseRanOn, refuseUnlessResumable, reportMark } from "./ran-on.ts";
 
@@ -36,10 +36,17 @@ export class AtMostOnce {
     this.#found = found;
   }
 
-  /** Throws VM_RAN_ON, IMAGE_DAMAGED (the mark cannot be read), TARGET_REFUSED, READ_ONLY: before anything has happened. */
+  /**
+   * Throws VM_RAN_ON, VM_MISMATCH, IMAGE_DAMAGED (the mark cannot be read), TARGET_BUSY, TARGET_REFUSED, READ_ONLY: before
+   * anything has happened.
+   */
   static async of(fd: number, contents: MappedContents, options: InstantOptions): Promise<AtMostOnce> {
     const found = await findMark(fd, contents);
-    if (options.resume !== true) {
+    if (options.resume === true) {
+      // As much as can be, because a QEMU before 8.2 does not live through a recovery that breaks off once it has begun.
+      if (options.force !== true) refuseUnlessResumable(reportMark(found), null, options);
+      lockForUse(fd, options.image);
+    } else {
       refuseRanOn(reportMark(found), options);
       refuseUnmarkable(fd, contents, options.image);
     }
