@@ -1,7 +1,9 @@
+import { Buffer } from "node:buffer";
+import { open } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { restoreInstant } from "../../src/index.ts";
 import { waitMigration } from "../../src/vm/migration.ts";
-import { checkDirtyRam } from "../support/dirty-ram.ts";
+import { checkDirtyRam, currentPass } from "../support/dirty-ram.ts";
 import {
   checkingGuest,
   listenAgain,
@@ -10,8 +12,10 @@ import {
   untilPass,
   wrongPagesOf,
 } from "../support/instant-guests.ts";
+import { InstantTrials } from "../support/instant-trials.ts";
 import { Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
+import { seededRandom } from "../support/random.ts";
 
 const RAM = 64 * 2 ** 20;
 
@@ -48,4 +52,32 @@ describeEachQemu("a guest that checks its RAM runs while the rest of it comes", 
     expect(await checkDirtyRam(into.ram?.path as string, guest.walked)).toMatchObject({ violations: 0 });
     await into.vm.quit();
   });
+
+  test("a page that is not what it was would be counted", async () => {
+    const guest = await checkingGuest(lab, binary, RAM);
+    const source = await lab.source(guest.setup);
+    await source.vm.qmp.execute("cont");
+    await untilPass(source, guest.walked, 2);
+    await source.vm.qmp.execute("stop");
+    const ram = await open(source.ram?.path as string, "r+");
+    await ram.write(Buffer.alloc(8), 0, 8, guest.walked.start + 77 * 4096);
+    await ram.close();
+    const sequence = await currentPass(source.ram?.path as string, guest.walked);
+    await source.vm.qmp.execute("cont");
+    await untilPass(source, guest.walked, sequence + 2);
+    expect(await wrongPagesOf(source)).toBe(1);
+    await source.vm.quit();
+  });
+
+  test.each(["paused", "running"] as const)(
+    "a %s guest whose source is killed in the middle",
+    async (kind) => {
+      const random = seededRandom();
+      const trials = new InstantTrials(lab, binary);
+      await trials.prepare();
+      const kills = [random.integer(300), random.integer(300)];
+      const { killed } = await trials.try(kind, kills);
+      expect(killed, `killed after ${kills} ms, TEST_SEED=${random.seed}`).toBeGreaterThan(0);
+    },
+  );
 });

@@ -8,6 +8,7 @@ import { dirtierDisk } from "../support/boot-sector.ts";
 import { checkDirtyRam } from "../support/dirty-ram.ts";
 import { useHelpers } from "../support/helper-process.ts";
 import { inspectStream } from "../support/inspecting.ts";
+import { restoredInstantly } from "../support/instant-guests.ts";
 import { configure, type Guest, type GuestSetup, Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 
@@ -25,7 +26,10 @@ describeEachQemu("guests whose RAM no file shows", (binary) => {
   afterEach(() => lab.close());
 
   /** Fills the RAM from inside the guest, stops it, and compares what QEMU itself says of its memory. */
-  async function roundTrip(memory: NonNullable<GuestSetup["memory"]>): Promise<void> {
+  async function roundTrip(
+    memory: NonNullable<GuestSetup["memory"]>,
+    restore: (setup: GuestSetup, source: Guest, image: string) => Promise<Guest>,
+  ): Promise<void> {
     const bootDisk = lab.file("disk");
     await writeFile(bootDisk, dirtierDisk(WALKED));
     const setup = { binary, ramBytes: RAM, bootDisk, memory, accelerator: "tcg" as const };
@@ -33,8 +37,7 @@ describeEachQemu("guests whose RAM no file shows", (binary) => {
     await source.vm.qmp.execute("cont");
     await untilFilled(source);
     const image = lab.file("vm.mfd");
-    await lab.save(source, { channels: 4 }, { image, workers: 2 });
-    const destination = await lab.restore(setup, { channels: 4 }, image);
+    const destination = await restore(setup, source, image);
     const [before, after] = [await memoryOf(source, "before"), await memoryOf(destination, "after")];
     expect(await checkDirtyRam(after, WALKED)).toMatchObject({ violations: 0 });
     const { pages, differing, firstDifferingPage } = await compareFiles(before, after);
@@ -43,6 +46,22 @@ describeEachQemu("guests whose RAM no file shows", (binary) => {
     expect(differing).toBeLessThanOrEqual(1);
     expect(firstDifferingPage ?? 0).toBeLessThan(WALKED.start / 4096);
   }
+
+  async function throughChannels(setup: GuestSetup, source: Guest, image: string): Promise<Guest> {
+    await lab.save(source, { channels: 4 }, { image, workers: 2 });
+    return lab.restore(setup, { channels: 4 }, image);
+  }
+
+  async function instantly(setup: GuestSetup, source: Guest, image: string): Promise<Guest> {
+    await lab.save(source, { channels: 4 }, { image, format: "mapped-ram", workers: 2 });
+    const hostPages = setup.memory?.kind === "memfd" ? { ram: HUGE_PAGE } : {};
+    return restoredInstantly(lab, setup, { image, hostPages });
+  }
+
+  const WAYS = [
+    ["through channels", throughChannels],
+    ["instantly", instantly],
+  ] as const;
 
   async function untilFilled(guest: Guest): Promise<void> {
     const deadline = Date.now() + 60_000;
@@ -66,9 +85,11 @@ describeEachQemu("guests whose RAM no file shows", (binary) => {
     return filename;
   }
 
-  test("anonymous RAM", () => roundTrip({ kind: "anonymous" }));
+  test.each(WAYS)("anonymous RAM, restored %s", (_how, restore) => {
+    return roundTrip({ kind: "anonymous" }, restore);
+  });
 
-  test("RAM from huge pages of 2 MiB", async ({ skip }) => {
+  test.for(WAYS)("RAM from huge pages of 2 MiB, restored %s", async ([_how, restore], { skip }) => {
     const before = reserveHugePages((2 * RAM) / HUGE_PAGE);
     if (before === null) {
       console.warn("\n*** NOT TESTED: this machine cannot reserve huge pages of 2 MiB ***\n");
@@ -76,7 +97,7 @@ describeEachQemu("guests whose RAM no file shows", (binary) => {
       return;
     }
     try {
-      await roundTrip({ kind: "memfd", hugetlb: true });
+      await roundTrip({ kind: "memfd", hugetlb: true }, restore);
     } finally {
       await lab.close();
       writeFileSync(HUGE_PAGES, before);

@@ -13,6 +13,8 @@ const HOOK = new URL("./fault-hook.js", import.meta.url).href;
 /** An instant restore in a process of its own. */
 export class InstantProcess {
   readonly events: SeenEvent[] = [];
+  /** The guest may run, or the process has ended. */
+  readonly running: Promise<void>;
   readonly #child: ChildProcess;
   readonly #closed: Promise<unknown>;
 
@@ -21,7 +23,14 @@ export class InstantProcess {
     const args = ["--import", HOOK, PROGRAM, JSON.stringify(options)];
     this.#child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"], env });
     const lines = createInterface(this.#child.stdout as Readable);
-    lines.on("line", (line) => this.events.push(JSON.parse(line) as SeenEvent));
+    this.running = new Promise((resolve) => {
+      lines.on("line", (line) => {
+        const event = JSON.parse(line) as SeenEvent;
+        this.events.push(event);
+        if (event.event === "running") resolve();
+      });
+      lines.on("close", resolve);
+    });
     this.#closed = Promise.all([once(this.#child, "close"), once(lines, "close")]);
   }
 

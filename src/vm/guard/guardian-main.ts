@@ -31,9 +31,12 @@ async function main([duty, what = "", directory = ""]: readonly string[]): Promi
   process.stdout.write("ready\n");
   let words = "";
   for await (const chunk of process.stdin) words += String(chunk);
-  if (words.includes(WORDS.dismissed)) return;
-  if (duty === "kill") await endQemu(qemu, Number(what), directory, words.includes(WORDS.letRun));
-  else await recover(qemu, what);
+  if (words.includes(WORDS.left)) return;
+  const dismissed = words.includes(WORDS.dismissed);
+  if (duty === "recover") {
+    if (!dismissed) await recover(qemu, what);
+  } else if (dismissed) rmSync(directory, { recursive: true, force: true });
+  else await endQemu(qemu, Number(what), directory, words.includes(WORDS.letRun));
 }
 
 /** A QEMU whose VM may have been let run is asked: one that runs, or whose RAM is on its way, is nobody's to end. */

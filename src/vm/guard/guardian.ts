@@ -7,7 +7,7 @@ const PROGRAM = fileURLToPath(new URL("./guardian-main.js", import.meta.url));
 const READY_MS = 20_000;
 
 /** What a guardian is told. */
-export const WORDS = { letRun: "let run", dismissed: "dismissed" } as const;
+export const WORDS = { letRun: "let run", dismissed: "dismissed", left: "left" } as const;
 
 /**
  * What is to be done when this process is gone: put the VM of a journal right, or end a QEMU that nobody owns yet, which was
@@ -57,11 +57,20 @@ export class Guardian {
     await this.#say(WORDS.letRun);
   }
 
-  /** There is nothing left to guard. Fine to call twice. */
+  /** There is nothing left to guard, and our directory of a QEMU goes, whatever becomes of us. Fine to call twice. */
   async dismiss(): Promise<void> {
+    await this.#end(WORDS.dismissed);
+  }
+
+  /** The same, but a QEMU keeps the directory with its private monitor: through that somebody can go on. */
+  async leave(): Promise<void> {
+    await this.#end(WORDS.left);
+  }
+
+  async #end(word: string): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const exited = once(this.#child, "exit");
-    await this.#say(WORDS.dismissed);
+    await this.#say(word);
     this.#child.stdin?.end();
     await exited;
   }

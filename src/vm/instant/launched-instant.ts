@@ -95,7 +95,7 @@ async function serveLaunched(
         },
         onRun,
         onVm: async () => {
-          await guardian.dismiss();
+          await guardian.leave();
           onVm(qemu);
         },
       });
