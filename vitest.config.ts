@@ -10,6 +10,7 @@ const SLOWEST = [
   "interop/save-vm",
   "faults/save-qemu",
   "faults/restore-destinations",
+  "interop/memory-backends",
   "interop/footprint",
   "faults/bad-disk",
   "interop/snapshot",

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, test } from "vitest";
-import { InstantTrials, type TrialKind } from "../support/instant-trials.ts";
+import { InstantTrials, nameOfKills, randomKills, type TrialKind } from "../support/instant-trials.ts";
 import { Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 import { seededRandom } from "../support/random.ts";
@@ -8,8 +8,6 @@ import { MATRIX_SEED, Tally } from "./tally.ts";
 /** Each of them ends a source at 5 moments. */
 const TRIALS = 12;
 const KILLS = 5;
-/** So long after the guest runs, or goes on, at most. */
-const LONGEST_MS = 300;
 
 describeEachQemu("restore --instant, its source killed again and again", (binary) => {
   const tally = new Tally(`restore --instant, ${binary.version}`);
@@ -29,8 +27,8 @@ describeEachQemu("restore --instant, its source killed again and again", (binary
   describe(`seed ${MATRIX_SEED}`, () => {
     for (let number = 0; number < TRIALS; number++) {
       const kind: TrialKind = number % 2 === 0 ? "paused" : "running";
-      const kills = Array.from({ length: KILLS }, () => random.integer(LONGEST_MS));
-      test(`${number} a ${kind} guest, killed after ${kills.join(", ")} ms`, () =>
+      const kills = randomKills(random, KILLS, binary);
+      test(`${number} a ${kind} guest, killed ${nameOfKills(kills)}`, () =>
         tally.count({ phase: `a ${kind} guest`, victim: "source" }, async () => {
           const { killed } = await trials.try(kind, kills);
           return { outcome: `killed ${killed} times` };

@@ -15,6 +15,7 @@ import { ChannelWalker } from "../../src/formats/migration/channel-walker.ts";
 import { judgeCompleteness } from "../../src/formats/migration/completeness.ts";
 import type { ChannelSummary, MainSummary, MultifdSummary } from "../../src/formats/migration/summary.ts";
 import { DescriptionScanner } from "../../src/formats/migration/vmdescription.ts";
+import { answers } from "./answers-target.ts";
 import type { Kind } from "./corpus.ts";
 import { MAPPED_TARGETS } from "./mapped-targets.ts";
 import { cut } from "./mutate.ts";
@@ -142,5 +143,6 @@ export const TARGETS: Readonly<Record<Exclude<Kind, "image">, Target>> = {
   superblock,
   vmdescription,
   libvirt,
+  answers,
   ...MAPPED_TARGETS,
 };

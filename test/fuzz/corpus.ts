@@ -17,6 +17,7 @@ export const KINDS = [
   "footer",
   "mark",
   "libvirt",
+  "answers",
 ] as const;
 export type Kind = (typeof KINDS)[number];
 

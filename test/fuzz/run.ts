@@ -13,7 +13,7 @@ const MIB = 2 ** 20;
 
 export interface FuzzPlan {
   readonly seed: number;
-  /** Mutated streams, indexes, metadata, superblocks, vmdescriptions, mapped-ram files and their trailers. */
+  /** Mutated streams, indexes, metadata, superblocks, vmdescriptions, mapped-ram files and their trailers, answers of a postcopy destination. */
   readonly inputs: number;
   /** Bits flipped in image files, one at a time. */
   readonly flips: number;
@@ -35,7 +35,7 @@ export interface FuzzReport {
 /** In this ratio: the walkers read what comes from outside first. */
 const CODECS = [
   ...["stream", "stream", "stream", "stream", "index", "index", "metadata", "superblock"],
-  ...["vmdescription", "vmdescription", "mapped", "mapped", "map", "footer", "libvirt"],
+  ...["vmdescription", "vmdescription", "mapped", "mapped", "map", "footer", "libvirt", "answers"],
 ] as readonly Exclude<keyof Corpus, "image">[];
 
 /** @throws whatever a target finds wrong, with the input as `cause` */

@@ -12,7 +12,7 @@ import {
   untilPass,
   wrongPagesOf,
 } from "../support/instant-guests.ts";
-import { InstantTrials } from "../support/instant-trials.ts";
+import { InstantTrials, nameOfKills, randomKills } from "../support/instant-trials.ts";
 import { Lab } from "../support/lab.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 import { seededRandom } from "../support/random.ts";
@@ -21,8 +21,11 @@ const RAM = 64 * 2 ** 20;
 
 describeEachQemu("a guest that checks its RAM runs while the rest of it comes", (binary) => {
   let lab: Lab;
+  let trials: InstantTrials;
   beforeAll(async () => {
     lab = await Lab.open();
+    trials = new InstantTrials(lab, binary);
+    await trials.prepare();
   });
   afterAll(() => lab.close());
 
@@ -42,7 +45,7 @@ describeEachQemu("a guest that checks its RAM runs while the rest of it comes", 
     abort.abort();
     await given;
 
-    const connect = await listenAgain(into.vm, 1);
+    const connect = (await listenAgain(into.vm, 1)) as string;
     const { instant } = await restoreInstant({ image, connect, resume: true });
     await waitMigration(into.vm.qmp, 60_000);
     expect(instant?.pagesSent).toBe(instant?.pages);
@@ -69,15 +72,17 @@ describeEachQemu("a guest that checks its RAM runs while the rest of it comes", 
     await source.vm.quit();
   });
 
+  test.each(["paused", "running"] as const)("a %s guest, and nothing happens to its source", async (kind) => {
+    expect(await trials.try(kind, [])).toEqual({ killed: 0 });
+  });
+
   test.each(["paused", "running"] as const)(
     "a %s guest whose source is killed in the middle",
     async (kind) => {
       const random = seededRandom();
-      const trials = new InstantTrials(lab, binary);
-      await trials.prepare();
-      const kills = [random.integer(300), random.integer(300)];
+      const kills = randomKills(random, 2, binary);
       const { killed } = await trials.try(kind, kills);
-      expect(killed, `killed after ${kills} ms, TEST_SEED=${random.seed}`).toBeGreaterThan(0);
+      expect(killed, `killed ${nameOfKills(kills)}, TEST_SEED=${random.seed}`).toBeGreaterThan(0);
     },
   );
 });

@@ -18,6 +18,7 @@ test("28,000 damaged inputs, 300 flipped bits, 600 forged images and 150 hostile
     "map",
     "footer",
     "libvirt",
+    "answers",
   ];
   for (const kind of [...codecs, "forged image", "placed migration"]) {
     expect(report.tried[kind]?.taken, `${kind}, seed ${seed}`).toBeGreaterThan(10);

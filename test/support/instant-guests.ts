@@ -22,8 +22,8 @@ export async function listenForPostcopy(vm: QemuProcess): Promise<string> {
   return address;
 }
 
-/** Lets a QEMU whose source is gone wait for another one. @returns where it listens */
-export async function listenAgain(vm: QemuProcess, attempt: number): Promise<string> {
+/** Lets a QEMU whose source is gone wait for another one. @returns where it listens; null: it had got everything before */
+export async function listenAgain(vm: QemuProcess, attempt: number): Promise<string | null> {
   const uri = `unix:${vm.socketPath(`again-${attempt}`)}`;
   const deadline = Date.now() + PATIENCE_MS;
   for (;;) {
@@ -34,6 +34,8 @@ export async function listenAgain(vm: QemuProcess, attempt: number): Promise<str
     } catch (error) {
       // It takes a moment until it notices.
       if (!/postcopy is paused/.test(String(error)) || Date.now() > deadline) throw error;
+      const { status } = (await vm.qmp.execute("query-migrate")) as { status: string };
+      if (status === "completed") return null;
       await sleep(10);
     }
   }

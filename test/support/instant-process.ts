@@ -13,25 +13,32 @@ const HOOK = new URL("./fault-hook.js", import.meta.url).href;
 /** An instant restore in a process of its own. */
 export class InstantProcess {
   readonly events: SeenEvent[] = [];
-  /** The guest may run, or the process has ended. */
-  readonly running: Promise<void>;
   readonly #child: ChildProcess;
   readonly #closed: Promise<unknown>;
+  #wake: (() => void)[] = [];
+  #ended = false;
 
   constructor(options: InstantOptions, fault: FaultSpec | null = null) {
     const env = { ...process.env, FAULT: JSON.stringify(fault) };
     const args = ["--import", HOOK, PROGRAM, JSON.stringify(options)];
     this.#child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"], env });
     const lines = createInterface(this.#child.stdout as Readable);
-    this.running = new Promise((resolve) => {
-      lines.on("line", (line) => {
-        const event = JSON.parse(line) as SeenEvent;
-        this.events.push(event);
-        if (event.event === "running") resolve();
-      });
-      lines.on("close", resolve);
+    lines.on("line", (line) => {
+      this.events.push(JSON.parse(line) as SeenEvent);
+      this.#changed();
+    });
+    lines.on("close", () => {
+      this.#ended = true;
+      this.#changed();
     });
     this.#closed = Promise.all([once(this.#child, "close"), once(lines, "close")]);
+  }
+
+  /** Waits until this has happened, or can happen no more. */
+  async until(event: string): Promise<void> {
+    while (!this.#ended && !this.events.some((seen) => seen.event === event)) {
+      await new Promise<void>((resolve) => this.#wake.push(resolve));
+    }
   }
 
   /** Its last event, when it has ended. */
@@ -43,5 +50,9 @@ export class InstantProcess {
   async kill(): Promise<void> {
     this.#child.kill("SIGKILL");
     await this.#closed;
+  }
+
+  #changed(): void {
+    for (const wake of this.#wake.splice(0)) wake();
   }
 }
