@@ -13,7 +13,8 @@ describeEachQemu("a guest that runs while its RAM follows", (binary) => {
 
   test("outlives its data plane, killed and stopped", async () => {
     const vm = await vms.waiting();
-    const helper = vms.restore(["--instant", "--json", ...SLOW, "--qmp", vm.monitorPath]);
+    const rate = ["--background-rate", "6M"];
+    const helper = vms.restore(["--instant", "--json", ...rate, "--qmp", vm.monitorPath]);
     await helper.waitEvent("vm", ({ state }) => state === "running");
     const first = await vms.dataPlane(helper);
     process.kill(first, "SIGKILL");
@@ -28,7 +29,7 @@ describeEachQemu("a guest that runs while its RAM follows", (binary) => {
   });
 
   test("gets all its RAM when only the supervisor is killed", async () => {
-    const { helper, monitor } = vms.launch(["--background-rate", "20M"]);
+    const { helper, monitor } = vms.launch(["--background-rate", "16M"]);
     await helper.waitEvent("vm", ({ state }) => state === "running");
     const qmp = await monitor();
     process.kill(helper.pid, "SIGKILL");

@@ -1,5 +1,14 @@
 import { expect, test } from "vitest";
+import { restoreVmInstant, saveVm } from "../../src/index.ts";
+import {
+  countingDisks,
+  countingSetup,
+  expectCounting,
+  expectOneMoment,
+  startCounting,
+} from "../support/counting-vm.ts";
 import { untilMigration, useInstantVms } from "../support/instant-vms.ts";
+import { useOperatorVms } from "../support/operator-vm.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 
 const SLOW = ["--background-rate", "2M"];
@@ -67,5 +76,30 @@ describeEachQemu("an instant restore of a VM that was saved paused", (binary) =>
     await vms.expectWhole(vm.qmp);
     const again = vms.restore(["--resume", "--json", "--qmp", vm.monitorPath]);
     expect(await again.failure()).toMatchObject({ code: "VM_STATE", message: /it has all its RAM$/ });
+  });
+});
+
+describeEachQemu("an instant restore by the library, of a guest that writes to its disks", (binary) => {
+  const vms = useOperatorVms();
+
+  test("counts on, in memory and on its disks", async () => {
+    const disks = await countingDisks(vms);
+    const setup = countingSetup(binary, disks);
+    const image = vms.file("vm.mr");
+    const source = await startCounting(vms, setup);
+    await saveVm({ image, format: "mapped-ram", vm: { qmp: source.monitorPath } });
+    await source.exited;
+    const vm = await vms.start({ ...setup, start: "incoming" });
+    const states: string[] = [];
+    const completed = await restoreVmInstant({
+      image,
+      vm: { qmp: vm.monitorPath },
+      onEvent: (event) => event.event === "vm" && states.push(event.state),
+    });
+    expect(completed.image.path).toBe(image);
+    expect(states).toEqual(["migrating", "running"]);
+    await expectCounting(vm);
+    await vm.qmp.execute("stop");
+    await expectOneMoment(vm.qmp, disks);
   });
 });

@@ -19,7 +19,8 @@ import { runWell } from "./run.ts";
 
 const MIB = 2 ** 20;
 export const RAM_BYTES: number = 64 * MIB;
-const WALKED = { start: MIB, end: RAM_BYTES };
+/** Of the dirtier: what it has never touched is zero, and not in the image. */
+const WALKED = { start: MIB, end: 24 * MIB };
 const PATIENCE_MS = 20_000;
 
 /** What the saved guest does. */

@@ -1,3 +1,4 @@
+import { unguard } from "../../control/instant/guard-image.ts";
 import { MultifdError, toFailure } from "../../errors.ts";
 import type { Monitor } from "../../qmp/monitor.ts";
 import { targetOption } from "../target.ts";
@@ -33,6 +34,8 @@ export function endedEarly(error: unknown): MultifdError {
 export function notLetRun(error: unknown, image: ServedImage, monitor: Monitor): MultifdError {
   const { code, message, details } = toFailure(error);
   if (details.class === undefined) return leftWaiting(error, image, monitor);
+  // What served it has protected it, and has left that as it was told to end in the middle.
+  unguard(image.fd, image.path);
   const text = `${message}; the VM has not run, so that its image, which says that it may have, can be restored again with --force, into a new QEMU`;
   return new MultifdError(code, text, { ...details, ran: false }, error);
 }
