@@ -4,6 +4,7 @@ import { connectChannel } from "../../channels/connector.ts";
 import type { Connection } from "../../channels/handover.ts";
 import { MultifdError } from "../../errors.ts";
 import { PAGE_SIZE } from "../../formats/migration/wire.ts";
+import { ioError } from "../../io/file-io.ts";
 import { peerCredentials } from "../../io/libc.ts";
 import type { Source } from "../../io/source.ts";
 import { ControlBlock } from "../../pool/control-block.ts";
@@ -202,7 +203,11 @@ export class InstantRun {
   }
 }
 
-/** The same file through the page cache. */
+/** The same file through the page cache. Throws IO. */
 function openCached(fd: number): number {
-  return fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDONLY);
+  try {
+    return fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDONLY);
+  } catch (error) {
+    throw ioError(error, "opening the image without O_DIRECT");
+  }
 }

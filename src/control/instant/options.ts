@@ -1,7 +1,7 @@
 import type { Expectations, TransferOptions } from "../options.ts";
 
 /** An instant restore: the guest runs at once, and its RAM follows out of the image. */
-export interface InstantOptions extends Omit<TransferOptions, "rate"> {
+export interface InstantOptions extends Omit<TransferOptions, "rate" | "stallTimeoutMs"> {
   /**
    * `unix:PATH` or `tcp:HOST:PORT` where the destination QEMU listens, with the capability postcopy-ram on and all others
    * off. With `resume`: where it listens after migrate-recover.

@@ -1,7 +1,7 @@
 import type { InstantOptions } from "../../control/instant/options.ts";
 
 /** How an image is served, whatever becomes of the VM. */
-export type ServingOptions = Omit<InstantOptions, "connect" | "hostPages" | "resume" | "stallTimeoutMs">;
+export type ServingOptions = Omit<InstantOptions, "connect" | "hostPages" | "resume">;
 
 /** An instant restore of a VM whose QEMU is driven: what restoreInstant() is told of the destination, QEMU itself tells. */
 export interface InstantVmOptions extends ServingOptions {
