@@ -1,6 +1,8 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
 import type { CompletedEvent } from "../../control/events.ts";
 import { inspect } from "../../control/inspect.ts";
+import { identityOf } from "../../control/instant/identity.ts";
+import { refuseUnlessResumable } from "../../control/instant/ran-on.ts";
 import type { MappedRamReport } from "../../control/reports.ts";
 import { SILENT } from "../../control/silent-log.ts";
 import { teller } from "../../control/telling.ts";
@@ -86,6 +88,9 @@ async function check(
 ): Promise<void> {
   const survey = await surveyVm(monitor);
   refuseUnlessWaiting(survey.migration, monitor.place);
+  // Before anybody connects: 7.2 does not survive a helper that leaves again at once.
+  const qemu = monitor.pid === null ? null : identityOf(monitor.pid);
+  refuseUnlessResumable(report.resumed, qemu, { image: report.path, force, log });
   // Its UUID may be another one, as that of a clone.
   const comparison = { place: `the QEMU at ${monitor.place}`, uuid: undefined, force };
   await compareVm(report, survey, monitor, comparison, log);
