@@ -1,6 +1,6 @@
-import { crc32 } from "node:zlib";
 import { MultifdError } from "../src/errors.ts";
 import { ChannelWalker } from "../src/formats/migration/channel-walker.ts";
+import { crc32 } from "../src/io/crc32.ts";
 import { padded, type WriteAt, writeAt } from "../src/io/file-io.ts";
 import { Inlet } from "../src/io/inlet.ts";
 import { SlabArena } from "../src/io/slab-arena.ts";

@@ -1,4 +1,4 @@
-import koffi from "koffi";
+import { koffi } from "./koffi.ts";
 
 /**
  * The few libc calls that Node does not offer. Synchronous and short ones only: koffi's asynchronous calls

@@ -1,7 +1,7 @@
-import { crc32 } from "node:zlib";
 import { MultifdError } from "../errors.ts";
 import { type Block, blocks } from "../formats/image/blocks.ts";
 import type { ChannelRecord } from "../formats/image/model.ts";
+import { crc32 } from "../io/crc32.ts";
 import { DIRECT_ALIGNMENT, padded, readAligned, readAt } from "../io/file-io.ts";
 import type { BorrowedImage } from "./messages.ts";
 

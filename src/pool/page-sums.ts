@@ -1,7 +1,7 @@
-import { crc32 } from "node:zlib";
 import { MultifdError } from "../errors.ts";
 import { type MappedBlock, RANGE_BYTES, rangeCount } from "../formats/mapped-ram/model.ts";
 import type { Piece, Range, Stretch } from "../formats/mapped-ram/ranges.ts";
+import { crc32 } from "../io/crc32.ts";
 import { readSpan } from "../io/file-io.ts";
 
 /** CRC-32 of a range: only the present pages count, in their order. `bytes` are those of the piece. */

@@ -1,6 +1,6 @@
-import { crc32 } from "node:zlib";
 import { NOWHERE } from "../../formats/mapped-ram/layout.ts";
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
+import { crc32 } from "../../io/crc32.ts";
 import type { WriteAt } from "../../io/file-io.ts";
 import { WriteRing } from "../../io/write-ring.ts";
 import type { ControlBlock } from "../control-block.ts";

@@ -1,4 +1,4 @@
-import { crc32 } from "node:zlib";
+import { crc32 } from "../../io/crc32.ts";
 import { DIRECT_ALIGNMENT, padded, type WriteAt } from "../../io/file-io.ts";
 import { alignedBuffer } from "../../io/slab-arena.ts";
 import { Gathered } from "./gathered.ts";
