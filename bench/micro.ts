@@ -108,6 +108,7 @@ function drainTask(): DrainTask {
     blockBytes: MIB,
     slots: 3,
     sparse: false,
+    ownsFile: false,
     capacity: null,
     maxBytes: null,
     rate: null,

@@ -55,7 +55,7 @@ export function intakeTask(
   control: SharedArrayBuffer,
   { maxBytes, rate }: Pick<SaveOptions, "maxBytes" | "rate">,
 ): IntakeTask {
-  const { fd, base, directIo, capacity, sparse } = target;
+  const { fd, base, directIo, capacity, sparse, ownsFile } = target;
   return {
     connection: number,
     socketFd: connection.workerFd,
@@ -63,6 +63,7 @@ export function intakeTask(
     control,
     ...drainPlan(number),
     sparse,
+    ownsFile,
     capacity,
     maxBytes: maxBytes ?? null,
     rate: rate ?? null,

@@ -10,6 +10,7 @@ const CURSOR = 0;
 const STORED = 1;
 const PACER = 2;
 const RAM = 3;
+const ROOM = 4;
 const RECEIVED = 8;
 const WORDS_64 = RECEIVED + MAX_CONNECTIONS;
 
@@ -56,6 +57,20 @@ export class ControlBlock {
 
   set claimed(bytes: number) {
     Atomics.store(this.#wide, CURSOR, BigInt(bytes));
+  }
+
+  /**
+   * Claims the right to reserve the next `bytes` of file space, where what is reserved ends before `end`.
+   * @returns where they start; null: somebody has reserved so far, or is about to
+   */
+  claimRoom(end: number, bytes: number): number | null {
+    for (;;) {
+      const start = Atomics.load(this.#wide, ROOM);
+      if (end <= start) return null;
+      if (Atomics.compareExchange(this.#wide, ROOM, start, start + BigInt(bytes)) === start) {
+        return Number(start);
+      }
+    }
   }
 
   /** Adds to the bytes stored by all channels and returns the new sum. */

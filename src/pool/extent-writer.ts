@@ -1,9 +1,9 @@
 import { MultifdError } from "../errors.ts";
 import type { Extent } from "../formats/image/model.ts";
-import { ioError, padded } from "../io/file-io.ts";
+import { padded } from "../io/file-io.ts";
 import { allocate } from "../io/libc.ts";
 import type { ControlBlock } from "./control-block.ts";
-import type { DrainTask } from "./messages.ts";
+import type { BorrowedImage, DrainTask } from "./messages.ts";
 
 const MIB = 1024 * 1024;
 const SMALLEST_EXTENT = 2 * MIB;
@@ -11,6 +11,8 @@ const SMALLEST_EXTENT = 2 * MIB;
 const LARGEST_EXTENT = 128 * MIB;
 /** Main and 4 channels: with fewer writers, reserving space costs more than it gains. */
 const RESERVE_FROM = 5;
+/** As much is reserved at once: each time, all direct writes under way are waited for. */
+const REGION = 64 * MIB;
 
 /**
  * Gives each block of one channel its place. Extents come from a cursor that all workers share, so that
@@ -68,17 +70,21 @@ export class ExtentWriter {
         { capacity },
       );
     }
-    if (this.#preallocate && this.#control.connections >= RESERVE_FROM)
-      this.#reserve(image.fd, image.base + this.#next, bytes);
+    if (this.#preallocate && this.#control.connections >= RESERVE_FROM) this.#reserve(image);
   }
 
-  #reserve(fd: number, offset: number, bytes: number): void {
+  /**
+   * Makes room for the current extent, and where the file ends with the image also for what comes behind it, whosever that will
+   * be: what of it stays unused is cut off in the end. Nobody waits for a region that another worker is about to reserve.
+   */
+  #reserve({ fd, base }: BorrowedImage): void {
+    const { ownsFile } = this.#task;
+    const start = ownsFile ? this.#control.claimRoom(this.#end, REGION) : this.#next;
+    if (start === null) return;
     try {
-      allocate(fd, offset, bytes);
-    } catch (error) {
-      const typed = ioError(error, "reserving space", offset);
-      if (typed.code === "NO_SPACE") throw typed;
-      // Devices and some file systems cannot reserve: plain writes do as well.
+      allocate(fd, base + start, ownsFile ? REGION : this.#end - this.#next);
+    } catch {
+      // Devices and some file systems cannot reserve. Where there is no room for a region, there may be for what is written.
       this.#preallocate = false;
     }
   }

@@ -29,6 +29,8 @@ export interface IntakeTask {
   readonly slots: number;
   /** The image is a regular file: space can be reserved. */
   readonly sparse: boolean;
+  /** The file ends where the image will: what is reserved behind it can be cut off. */
+  readonly ownsFile: boolean;
   /** Bytes that the image's device can hold, from the base; null where only the file system knows. */
   readonly capacity: number | null;
   readonly maxBytes: number | null;

@@ -69,6 +69,7 @@ export class PlaceTarget {
         ...{ connection, socketFd, control: control.memory, ...limits, rate: null },
         // No file stands behind it whose space could be reserved.
         sparse: false,
+        ownsFile: false,
         ...{ image: { fd: FD, base, directIo: false }, blockBytes: 64 * 1024, slots, ram, regions, work },
       }),
       (...written) => disk.write(...written),
