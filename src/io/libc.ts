@@ -20,6 +20,9 @@ const flockCall = libc.func("int flock(int fd, int operation)");
 const socketOption = libc.func(
   "int getsockopt(int fd, int level, int name, _Out_ void *value, _Inout_ uint32_t *length)",
 );
+const setSocketOption = libc.func(
+  "int setsockopt(int fd, int level, int name, const void *value, uint32_t length)",
+);
 const sendMessage = libc.func("long sendmsg(int fd, void *message, int flags)");
 /** pidfd_open has no wrapper in glibc before 2.36. */
 const pidSyscall = libc.func("long syscall(long number, int pid, unsigned int flags)");
@@ -43,6 +46,7 @@ const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
 const SO_PEERCRED = 17;
 const SO_DOMAIN = 39;
 const AF_UNIX = 1;
@@ -92,6 +96,13 @@ export function openFlags(fd: number): number {
 export function shutdownConnection(fd: number): void {
   // ENOTCONN: the peer was quicker. There is nothing else to do about any error here.
   shutdownSocket(fd, SHUT_RDWR);
+}
+
+/** Asks for room for so many bytes on their way to the peer; the kernel gives as much as it allows, and says nothing. */
+export function setSendBuffer(fd: number, bytes: number): void {
+  const value = Buffer.alloc(4);
+  value.writeInt32LE(bytes);
+  check(setSocketOption(fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength), "setsockopt");
 }
 
 /** Bytes that the peer of a unix socket has not read (of a tcp socket: not acknowledged). */

@@ -52,7 +52,7 @@ export class Lane {
    */
   async end(whole: boolean): Promise<void> {
     if (!whole) return this.#outlet.ended();
-    await this.#outlet.delivered();
+    await this.#outlet.delivered(() => this.control.giveUp);
     if (this.#mainEnd !== null) return;
     this.control.addDelivered();
     await this.unlessLost(this.control.until(() => this.control.finished || this.control.giveUp));
