@@ -18,7 +18,7 @@ export async function compileYardstick(): Promise<string> {
   if (built !== null && built.mtimeMs > source.mtimeMs) return binary;
   await mkdir(CACHE, { recursive: true });
   const fresh = `${binary}.${process.pid}`;
-  await runWell("cc", ["-O2", "-Wall", "-Werror", "-o", fresh, SOURCE, "-lz", "-lpthread"]);
+  await runWell("cc", ["-O2", "-Wall", "-Werror", "-o", fresh, SOURCE, "-ldeflate", "-lpthread"]);
   await rename(fresh, binary);
   return binary;
 }

@@ -94,7 +94,7 @@ function cpuSeconds({ results, ramBytes }: Report): Chart {
     );
   return {
     title: "Processor time of the receiving program, 4 channels",
-    subtitle: `${WHISKERS}; with the start of Node.js`,
+    subtitle: `user and system, with the start of Node.js; ${WHISKERS}`,
     kind: "bars",
     unit: "s per GiB",
     categories: [...CPU_OF],

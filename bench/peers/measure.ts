@@ -1,3 +1,4 @@
+import { loadavg } from "node:os";
 import { type RoundsProgress, runRounds } from "../../src/bench/rounds.ts";
 import { pickImageDirectory } from "../../src/demo/image-dir.ts";
 import { pickRamDirectory } from "../../src/demo/ram-dir.ts";
@@ -24,8 +25,10 @@ export async function measure(plan: Plan, signal: AbortSignal): Promise<Report> 
   const yardstick = await compileYardstick();
   const stage = await Stage.open({ binary, ramBytes, directory, yardstick, signal });
   const results: Record<string, Results[string]> = {};
+  const loads: Record<string, number> = {};
   try {
     for (const [number, { name, prepare }] of measurements.entries()) {
+      loads[name] = loadavg()[0] as number;
       const ways = await prepare(stage);
       const onProgress = (progress: RoundsProgress): void =>
         tell(`${number + 1} of ${measurements.length}: ${name}`, progress);
@@ -40,7 +43,7 @@ export async function measure(plan: Plan, signal: AbortSignal): Promise<Report> 
     if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
     await stage.close();
   }
-  return { takenOn: new Date().toISOString().slice(0, 10), ramBytes, rounds, setting, results };
+  return { takenOn: new Date().toISOString().slice(0, 10), ramBytes, rounds, setting, loads, results };
 }
 
 /** One line: redrawn on a terminal, else one for each round. */

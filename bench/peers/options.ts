@@ -38,6 +38,15 @@ export function planOf(
   };
 }
 
+/** Those of the names, all when there are none. @throws Error for a name that is none */
+export function measurementsNamed(names: readonly string[] | undefined): readonly Measurement[] {
+  if (names === undefined) return MEASUREMENTS;
+  const unknown = names.find((name) => !MEASUREMENTS.some((measurement) => measurement.name === name));
+  if (unknown === undefined) return MEASUREMENTS.filter(({ name }) => names.includes(name));
+  const known = MEASUREMENTS.map(({ name }) => name).join(", ");
+  throw new Error(`there is no measurement ${unknown}, but ${known}`);
+}
+
 function wholeNumber(what: string, text: string, least: number): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= least) return value;

@@ -19,7 +19,9 @@ export function renderBenchmarks(
     ...pageCharts(report).map(({ file, chart }) => `![${chart.title}, ${chart.unit}](benchmarks/${file})`),
     `## Targets\n\n${tally(verdicts)}\n\n${targetTable(verdicts, reasons)}`,
     FIGURES_HEAD,
-    ...Object.keys(report.results).map((name) => `### ${titleOf(name)}\n\n${figuresOf(report, name)}`),
+    ...Object.keys(report.results).map(
+      (name) => `### ${titleOf(name)}\n\n${figuresOf(report, name)}\n\n${loadOf(report, name)}`,
+    ),
   ].join("\n\n")}\n`;
 }
 
@@ -29,7 +31,7 @@ const HEAD = `# Benchmarks
 [benchmarks/samples.json](benchmarks/samples.json).`;
 
 function setting({ takenOn, setting: { machine, disk, qemu, fio, compiler } }: Report): string {
-  const { cpu, cores, memoryBytes, kernel, node, load } = machine;
+  const { cpu, cores, memoryBytes, kernel, node } = machine;
   const model = disk.model === null ? "" : ` (${disk.model})`;
   return table(
     ["what", "which"],
@@ -41,7 +43,6 @@ function setting({ takenOn, setting: { machine, disk, qemu, fio, compiler } }: R
       ["Linux, Node.js", `${kernel}, ${node}`],
       ["QEMU, fio", `${qemu}, ${fio}`],
       ["C compiler", compiler],
-      ["load before", load.map((value) => value.toFixed(2)).join(", ")],
     ],
     "text",
   );
@@ -96,6 +97,10 @@ function titleOf(measurement: string): string {
   const title = TITLES[measurement];
   if (title !== undefined || run === undefined) return title ?? measurement;
   return `${run === "save" ? "Save" : "Restore"} over ${channelWords(Number(channels))}`;
+}
+
+function loadOf({ loads }: Report, measurement: string): string {
+  return `Load of the machine before: ${loads[measurement]?.toFixed(1)}.`;
 }
 
 function figuresOf(report: Report, measurement: string): string {

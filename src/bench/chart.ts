@@ -57,7 +57,7 @@ export async function renderSvg(chart: Chart, size: ChartSize = SIZE): Promise<s
   const rows = legendRows(chart, size.width);
   const legend = rows * LEGEND.row;
   // A legend of more rows makes the chart higher, not its bars lower.
-  const height = size.height + (rows - 1) * LEGEND.row;
+  const height = size.height + Math.max(0, rows - 1) * LEGEND.row;
   const drawing = init(null, null, { renderer: "svg", ssr: true, width: size.width, height });
   try {
     drawing.setOption({
@@ -74,6 +74,7 @@ export async function renderSvg(chart: Chart, size: ChartSize = SIZE): Promise<s
         subtextStyle: { fontSize: 12, color: FAINT },
       },
       legend: {
+        show: rows > 0,
         ...{ left: EDGE, top: head, itemGap: LEGEND.gap, itemWidth: LEGEND.swatch },
         data: chart.series.map(({ name }) => name),
       },
@@ -118,13 +119,15 @@ function measureText(text: string, font = ""): { width: number } {
   return { width: text.length * size * (/[\u2e80-\uffff]/.test(text) ? 1 : LETTER_WIDTH) };
 }
 
-/** How many rows the legend takes: echarts wraps it, and tells nobody. */
+/** How many rows the legend takes: echarts wraps it, and tells nobody. One series needs none. */
 function legendRows({ series }: Chart, width: number): number {
+  if (series.length < 2) return 0;
   let rows = 1;
   let used = 0;
   for (const { name } of series) {
     const item = LEGEND.swatch + 5 + measureText(name).width + LEGEND.gap;
-    if (used > 0 && used + item > width - 2 * EDGE) {
+    // Behind the last one of a row there is no gap.
+    if (used > 0 && used + item - LEGEND.gap > width - 2 * EDGE) {
       rows++;
       used = 0;
     }

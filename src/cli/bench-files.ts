@@ -4,6 +4,7 @@ import { dirname } from "node:path";
 import type { BenchReport } from "../bench/bench.ts";
 import { renderPage, stackSvgs } from "../bench/chart-page.ts";
 import { renderCharts } from "../bench/charts.ts";
+import { MultifdError } from "../errors.ts";
 import { ioError } from "../io/file-io.ts";
 import { benchTable, describeSource, headOf, recommendationLine } from "./bench-page.ts";
 import { formatBytes } from "./format.ts";
@@ -14,16 +15,21 @@ export interface ChartFiles {
   readonly html: string | undefined;
 }
 
-/** Throws IO or READ_ONLY where no file can be made at one of these paths: said before minutes are spent. */
+/** Throws IO, READ_ONLY or USAGE where no file can be made at one of these paths: said before minutes are spent. */
 export function checkPlaces(paths: readonly (string | undefined)[]): void {
   for (const path of paths) {
     if (path === undefined) continue;
     try {
       fs.accessSync(dirname(path), fs.constants.W_OK | fs.constants.X_OK);
+      if (fs.statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw isDirectory(path);
     } catch (error) {
       throw ioError(error, `writing ${path}`);
     }
   }
+}
+
+function isDirectory(path: string): MultifdError {
+  return new MultifdError("USAGE", `${path} is a directory: name the file that is to be written`);
 }
 
 /** Draws what was measured. Throws what checkPlaces does, and NO_SPACE. */

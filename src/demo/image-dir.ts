@@ -13,7 +13,7 @@ export interface Reservation {
 /**
  * A directory with room for an image of `bytes`: on a disk if possible, else in memory. What is reserved in places of
  * the same kind must still fit. `directory` as given allows no other.
- * Rejects with NO_SPACE, naming every place tried and its room.
+ * Rejects with NO_SPACE, naming every place tried and its room; with IO where the given one cannot be used at all.
  */
 export async function pickImageDirectory(
   bytes: number,

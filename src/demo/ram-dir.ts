@@ -25,7 +25,7 @@ const MEMORY_RESERVE = 256 * 2 ** 20;
  * A directory with room for `bytes` of guest RAM: in memory if possible, else on a disk.
  * Room is checked because QEMU would not: a full tmpfs (a container's /dev/shm has 64 MiB) kills it
  * with SIGBUS when the guest touches the page that does not fit. `directory` as given allows no other.
- * Rejects with NO_SPACE, naming every place tried and its room.
+ * Rejects with NO_SPACE, naming every place tried and its room; with IO where the given one cannot be used at all.
  */
 export async function pickRamDirectory(bytes: number, directory?: string): Promise<RamDirectory> {
   const candidates = await examinePlaces(directory === undefined ? defaultPlaces() : [directory]);
@@ -48,6 +48,10 @@ export function choose(candidates: readonly Candidate[], bytes: number): RamDire
 
 /** @param what what the bytes are, such as "of guest RAM" */
 export function noRoom(candidates: readonly Candidate[], bytes: number, what: string): MultifdError {
+  const [named, ...others] = candidates;
+  if (named?.unusable !== undefined && others.length === 0) {
+    return new MultifdError("IO", `${named.reason}; name a directory that can be written to`);
+  }
   const rooms = candidates.map(({ reason }) => reason).join("; ");
   const text = `no directory has room for ${gib(bytes)} ${what} (${rooms}); free some space or use less RAM`;
   return new MultifdError("NO_SPACE", text, { bytes });

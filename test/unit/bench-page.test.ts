@@ -3,8 +3,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { pageCharts } from "../../bench/peers/charts.ts";
-import { WAYS } from "../../bench/peers/measurements.ts";
+import { MEASUREMENTS, WAYS } from "../../bench/peers/measurements.ts";
 import { renderBenchmarks } from "../../bench/peers/page.ts";
+import { joinReports } from "../../bench/peers/report.ts";
 import { TARGETS } from "../../bench/peers/targets.ts";
 import { benchReport, PLAIN } from "../support/bench-report.ts";
 import { findRepoRoot } from "../support/repo.ts";
@@ -41,6 +42,14 @@ describe("the page of benchmarks", () => {
       "no",
       "The disk is slow.",
     ]);
+  });
+
+  it("keeps what was not measured anew, unless it is of another machine or guest", () => {
+    const anew = { ...slow, results: { "save-64": slow.results["save-64"] ?? {} }, loads: { "save-64": 3 } };
+    const joined = joinReports(slow, anew);
+    expect(Object.keys(joined.results)).toEqual(MEASUREMENTS.map(({ name }) => name));
+    expect(joined.loads).toEqual({ ...slow.loads, "save-64": 3 });
+    expect(() => joinReports({ ...slow, ramBytes: 1 }, anew)).toThrow(/measure all anew/);
   });
 
   it("shows every chart that is written beside it", () => {
