@@ -49,7 +49,9 @@ export async function describeMachine(directory: string): Promise<Machine> {
 export function machineLines(machine: Machine): string[] {
   const { cpu, cores, memoryBytes, kernel, node, target, load } = machine;
   const { directory, fileSystem, device, model } = target;
-  const on = device === null ? "" : ` on ${device}${model === null ? "" : ` (${model})`}`;
+  const inMemory =
+    fileSystem === "tmpfs" || fileSystem === "ramfs" ? ", which is memory: no disk is measured" : "";
+  const on = device === null ? inMemory : ` on ${device}${model === null ? "" : ` (${model})`}`;
   const memory = (memoryBytes / 2 ** 30).toFixed(1);
   return [
     `${cpu}, ${cores} ${cores === 1 ? "core" : "cores"}, ${memory} GiB of memory; Linux ${kernel}, Node.js ${node}`,

@@ -4,7 +4,6 @@ import type { SealEvidence } from "../formats/image/model.ts";
 import type { Target } from "../io/image-target/target.ts";
 import type { ControlBlock } from "../pool/control-block.ts";
 import type { IntakeTask, TakenIn } from "../pool/messages.ts";
-import type { WorkerCode } from "../pool/worker-code.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import type { CompletedEvent, ImageFacts } from "./events.ts";
 import { MappedFormat } from "./mapped-ram/format.ts";
@@ -29,7 +28,6 @@ export interface SaveBodyParts {
 
 /** What a save does from QEMU's first connection on: how channels are taken in, and how an image is made of them. */
 export class SaveBody implements Intake {
-  readonly code: WorkerCode;
   readonly barriers: boolean;
   readonly #options: SaveOptions;
   readonly #target: Target;
@@ -39,7 +37,7 @@ export class SaveBody implements Intake {
   readonly #format: SaveFormat;
   #published = false;
 
-  constructor({ options, target, control, meter, log, parts: { code, makeFormat } }: SaveBodyParts) {
+  constructor({ options, target, control, meter, log, parts: { makeFormat } }: SaveBodyParts) {
     const parts = {
       ...{ options, target, control },
       identity: { uuid: randomUUID(), createdMs: Date.now() },
@@ -47,7 +45,6 @@ export class SaveBody implements Intake {
     };
     if (makeFormat !== undefined) this.#format = makeFormat(parts);
     else this.#format = options.format === "mapped-ram" ? new MappedFormat(parts) : new StreamFormat(parts);
-    this.code = code ?? this.#format.code;
     this.barriers = this.#format.barriers;
     this.#options = options;
     this.#target = target;

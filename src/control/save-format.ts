@@ -11,8 +11,6 @@ import type { Streams } from "./streams.ts";
 
 /** What one image format does differently from another while a VM is saved. */
 export interface SaveFormat {
-  /** What runs for each connection. */
-  readonly code: WorkerCode;
   /** Whether connections wait for each other at barriers. */
   readonly barriers: boolean;
   /** Makes sure that what was at the target is no image any more. Nothing is written before. */
@@ -36,7 +34,7 @@ export type FormatMaker = (parts: FormatParts) => SaveFormat;
 
 /** What a save does otherwise than its options say. */
 export interface SaveRunParts {
-  /** Another task than the format's own: lets tests put faults and delays below the data path. */
+  /** What runs for each connection, where that is not what the options say: tests put faults and delays below the data path. */
   readonly code?: WorkerCode | undefined;
   readonly makeFormat?: FormatMaker | undefined;
 }

@@ -2,6 +2,7 @@ import { parseAddress } from "../channels/address.ts";
 import { openTarget } from "../io/image-target/open.ts";
 import { Lazy } from "../lazy.ts";
 import { ControlBlock } from "../pool/control-block.ts";
+import { DRAIN, PLACE } from "../pool/worker-code.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import type { CompletedEvent } from "./events.ts";
 import { Meter } from "./meter.ts";
@@ -36,8 +37,10 @@ export async function runSave(options: SaveOptions, parts: SaveRunParts = {}): P
   try {
     const space = new Space(target, options, log);
     const onTick = (): void => space.noteRam(control.ramBytes);
-    const taken = await takeIn({ address, control, meter, begin: () => body.get(), onTick }, options);
-    completed = await (await body.get()).finish(taken);
+    // Known before the formats are: the threads begin to load it at once.
+    const code = parts.code ?? (options.format === "mapped-ram" ? PLACE : DRAIN);
+    const plan = { address, control, meter, code, begin: () => body.get(), onTick };
+    completed = await takeIn(plan, options, async (taken) => (await body.get()).finish(taken));
   } catch (error) {
     // A sealed image that only missed its name is left to the error of publishing it.
     if (!(await wasPublished(body))) await target.discard();

@@ -1,6 +1,5 @@
 import { type SealEvidence, SUPERBLOCK_BYTES } from "../formats/image/model.ts";
 import type { Drained, DrainTask, IntakeTask, TakenIn } from "../pool/messages.ts";
-import { DRAIN, type WorkerCode } from "../pool/worker-code.ts";
 import type { ImageFacts } from "./events.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "./save-format.ts";
 import { invalidate, seal } from "./seal.ts";
@@ -8,7 +7,6 @@ import type { Streams } from "./streams.ts";
 
 /** `--format stream`: every channel as it came, in extents of its own. */
 export class StreamFormat implements SaveFormat {
-  readonly code: WorkerCode = DRAIN;
   readonly barriers = false;
   readonly #parts: FormatParts;
 

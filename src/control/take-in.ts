@@ -20,6 +20,8 @@ export interface IntakePlan {
   readonly address: Address;
   readonly control: ControlBlock;
   readonly meter: Meter;
+  /** What runs for each connection. */
+  readonly code: WorkerCode;
   /** Once it listens. */
   readonly begin: () => Promise<Intake>;
   /** About ten times a second. */
@@ -28,7 +30,6 @@ export interface IntakePlan {
 
 /** What becomes of the connections. */
 export interface Intake {
-  readonly code: WorkerCode;
   /** Whether connections wait for each other at barriers. */
   readonly barriers: boolean;
   /** Once, when somebody has come and before anything is written. */
@@ -54,15 +55,19 @@ export type IntakeOptions = Pick<
 
 /**
  * Listens, and takes a migration in, each connection by a task of its own; tells of it. Socket, workers and connections are
- * gone when it returns.
- * @throws MultifdError the first failure of any connection, LISTEN_FAILED, CONNECT_TIMEOUT, STALLED, CANCELLED
+ * gone when it returns: they go while `use` makes something of what was taken.
+ * @throws MultifdError what `use` throws, the first failure of any connection, LISTEN_FAILED, CONNECT_TIMEOUT, STALLED, CANCELLED
  */
-export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<readonly TakenIn[]> {
+export async function takeIn<T>(
+  plan: IntakePlan,
+  options: IntakeOptions,
+  use: (taken: readonly TakenIn[]) => Promise<T>,
+): Promise<T> {
   const { control, meter } = plan;
   const log = options.log ?? SILENT;
   const tell = teller(options);
   const intake = new Lazy(plan.begin);
-  const workers = new Lazy(async () => openPool((await intake.get()).code, options));
+  const workers = new Lazy(() => openPool(plan.code, options));
   let listener: Listener | null = null;
   const warnOfReturnPath = returnPathWarning(control, log);
   const reception = new Reception({
@@ -94,6 +99,13 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
     if ((await intake.get()).barriers) await countParties(control, reception, listening);
   };
   const unwatch = whenAborted(options.signal, (error) => reception.fail(error));
+  const gone = new Lazy(async () => {
+    unwatch();
+    control.setFinished();
+    reception.close();
+    await listener?.close();
+    await (await workers.got?.catch(() => null))?.close();
+  });
   try {
     listener = await Listener.open(plan.address, {
       allowRemote: options.allowRemote ?? false,
@@ -105,13 +117,12 @@ export async function takeIn(plan: IntakePlan, options: IntakeOptions): Promise<
     });
     tell({ event: "listening", address: listener.address });
     begin(listener).catch((error: MultifdError) => reception.fail(error));
-    return await reception.result;
+    const taken = await reception.result;
+    // Awaited below, whatever becomes of the taken.
+    gone.get().catch(() => undefined);
+    return await use(taken);
   } finally {
-    unwatch();
-    control.setFinished();
-    reception.close();
-    await listener?.close();
-    await (await workers.got?.catch(() => null))?.close();
+    await gone.get();
   }
 }
 

@@ -5,7 +5,6 @@ import { flush, shrink } from "../../io/image-target/durability.ts";
 import type { IntakeTask, PlaceTask, TakenIn } from "../../pool/messages.ts";
 import { type RamMemory, RamTables, reserveRamMemory } from "../../pool/placing/ram-tables.ts";
 import { newRegionBits } from "../../pool/placing/regions.ts";
-import { PLACE, type WorkerCode } from "../../pool/worker-code.ts";
 import type { ImageFacts } from "../events.ts";
 import { punchAbsent } from "../mapped-ram/absent.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "../save-format.ts";
@@ -13,7 +12,6 @@ import type { Streams } from "../streams.ts";
 
 /** The memory of one RAMBlock and nothing else, with holes where it is zero. */
 export class BlockFormat implements SaveFormat {
-  readonly code: WorkerCode = PLACE;
   readonly barriers = true;
   readonly #parts: FormatParts;
   readonly #name: string;

@@ -86,9 +86,9 @@ async function digestsOf(options: RunOptions): Promise<RamTables> {
     const taken = await transfer(options, plan, ({ listen, signal, onEvent }) =>
       takeIn(
         {
-          ...{ address: parseAddress(listen), control, meter: new Meter() },
+          ...{ address: parseAddress(listen), control, meter: new Meter(), code: PLACE },
           begin: async () => ({
-            ...{ code: PLACE, barriers: true, prepare: () => Promise.resolve() },
+            ...{ barriers: true, prepare: () => Promise.resolve() },
             task: (connection, { workerFd }) => digestTask(connection, workerFd, control, ram),
           }),
         },
@@ -96,6 +96,7 @@ async function digestsOf(options: RunOptions): Promise<RamTables> {
           ...{ image: options.image, channels, signal, onEvent },
           ...{ workers: options.workers, log: options.log },
         },
+        async (taken) => taken,
       ),
     );
     const streams = sortStreams(taken.map(({ summary }) => summary));

@@ -1,3 +1,4 @@
+import { PLACE } from "../../pool/worker-code.ts";
 import { throwIfAborted } from "../cancellation.ts";
 import type { CompletedEvent } from "../events.ts";
 import { DEFAULT_CHANNELS, type RunOptions, type SaveOptions } from "../options.ts";
@@ -32,7 +33,7 @@ export async function extract(options: ExtractOptions): Promise<CompletedEvent> 
           ...{ force, expectBytes, directIo, workers, log },
           ...decisionOf(source, force),
         },
-        { makeFormat: (parts) => new BlockFormat(parts, block) },
+        { code: PLACE, makeFormat: (parts) => new BlockFormat(parts, block) },
       ),
     );
   });

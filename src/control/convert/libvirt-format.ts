@@ -4,7 +4,6 @@ import { encodeLibvirtStart } from "../../formats/libvirt/data-area.ts";
 import { DIRECT_ALIGNMENT, writeAligned } from "../../io/file-io.ts";
 import { flush, shrink } from "../../io/image-target/durability.ts";
 import type { Drained, DrainTask, IntakeTask, TakenIn } from "../../pool/messages.ts";
-import { DRAIN, type WorkerCode } from "../../pool/worker-code.ts";
 import type { ImageFacts } from "../events.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "../save-format.ts";
 import type { Streams } from "../streams.ts";
@@ -24,7 +23,6 @@ export interface LibvirtStart {
  * finished only when all of it is on the disk.
  */
 export class LibvirtFormat implements SaveFormat {
-  readonly code: WorkerCode = DRAIN;
   readonly barriers = false;
   readonly #parts: FormatParts;
   readonly #start: LibvirtStart & { readonly cookie: null };

@@ -3,7 +3,6 @@ import { MAPPED_RAM } from "../../formats/migration/configuration.ts";
 import type { IntakeTask, Placed, PlacedMain, PlaceTask, TakenIn } from "../../pool/messages.ts";
 import { type RamMemory, RamTables, reserveRamMemory } from "../../pool/placing/ram-tables.ts";
 import { newRegionBits } from "../../pool/placing/regions.ts";
-import { PLACE, type WorkerCode } from "../../pool/worker-code.ts";
 import type { ImageFacts } from "../events.ts";
 import { type FormatParts, type SaveFormat, savedFacts } from "../save-format.ts";
 import type { Streams } from "../streams.ts";
@@ -11,7 +10,6 @@ import { invalidateMapped, sealPlaced } from "./seal-placed.ts";
 
 /** `--format mapped-ram`: QEMU's own format, made from the channels of any QEMU while they come. */
 export class MappedFormat implements SaveFormat {
-  readonly code: WorkerCode = PLACE;
   readonly barriers = true;
   readonly #parts: FormatParts;
   readonly #regions: SharedArrayBuffer = newRegionBits();
