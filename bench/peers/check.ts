@@ -44,7 +44,7 @@ await running(async (signal) => {
       `${verdict}  ${median.padEnd(26)} ${boundWords(target.bound, target.unit).padEnd(14)} ${target.what}`,
     );
     const reason = REASONS[target.name];
-    if (reason !== undefined) console.log(`       ${reason}`);
+    if (reason !== undefined && holds === false) console.log(`       ${reason}`);
   }
   if (verdicts.some(({ holds }) => holds === false)) process.exitCode = 1;
 });

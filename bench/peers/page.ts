@@ -64,8 +64,8 @@ ratio is taken within each round, and of these the median: a disk that drifts dr
 - **The helper** is the command line, a process of its own, with \`--json --direct-io on\`. Its images are flushed and sealed when it
   ends. **Unsynced** is what an fsync of the file took after a way had called itself done.
 - **The C program** is [drain.c](../bench/peers/drain.c): a thread per channel receives 1 MiB and writes it with \`O_DIRECT\`, out of huge
-  pages, to space that is reserved as the helper reserves it; its checksums are libdeflate's, and fdatasync is the end. Nobody could restore from its file. In the warm-up it reads that back, and every block was
-  what had come.
+  pages, to space that is reserved as the helper reserves it; its checksums are libdeflate's, and fdatasync is the end. Nobody could
+  restore from its file. In the warm-up it reads that back, and every block was what had come.
 - **fio** goes through one file with 8 requests of 1 MiB under way, \`O_DIRECT\`, and fsync after a write; its buffers are in 4 KiB pages,
   or in huge pages (\`glibc.malloc.hugetlb=1\`). Its time is by its own clock.
 - **Load** is the machine's average over a minute, before a measurement: what ended just before is in it.

@@ -74,7 +74,7 @@ export function memoryTable({ results, ramBytes }: Report): string {
   return table(["way", ...heads], rows);
 }
 
-/** @param reasons by a target's name */
+/** @param reasons by a target's name: shown where it does not hold */
 export function targetTable(verdicts: readonly Verdict[], reasons: Readonly<Record<string, string>>): string {
   const rows = verdicts.map((verdict) => {
     const { name, what, bound, unit } = verdict.target;
@@ -84,7 +84,7 @@ export function targetTable(verdicts: readonly Verdict[], reasons: Readonly<Reco
       boundWords(bound, unit),
       `${withSpread(verdict.figure)} ${unit}`,
       holdsWords(verdict),
-      reasons[name] ?? "",
+      (verdict.holds === false ? reasons[name] : undefined) ?? "",
     ];
   });
   return table(["target", "what", "wanted", "median (quartiles)", "holds", "remark"], rows, "text");

@@ -12,6 +12,7 @@ const MISTAKES: readonly (readonly [mistake: string, args: readonly string[], to
   ["no round", ["--rounds", "0"], /--rounds wants a whole number from 1/],
   ["the generator's pages for QEMU", ["--qemu", "/q", "--pages", "zero"], /with --fill/],
   ["QEMU's RAM for the generator", ["--fill", "zero"], /with --pages/],
+  ["a directory for a page", ["--html", "/tmp"], /\/tmp is a directory/],
   ["a sweep of nothing", ["--channels", "1", "--workers", "9"], /no combination can be measured here/],
 ];
 
