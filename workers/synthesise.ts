@@ -13,7 +13,6 @@ import { needsZeroPages } from "../src/formats/mapped-ram/synthesis.ts";
 import { PAGES_PER_PACKET } from "../src/formats/migration/multifd-packet.ts";
 import { PacketWriter } from "../src/formats/migration/packet-writer.ts";
 import { blockNameBytes, RecordWriter, ZERO_RECORD_BYTES } from "../src/formats/migration/record-writer.ts";
-import { crc32 } from "../src/io/crc32.ts";
 import { readAt, readSpan } from "../src/io/file-io.ts";
 import { readAhead } from "../src/io/read-ahead.ts";
 import { SlabArena } from "../src/io/slab-arena.ts";
