@@ -1,3 +1,4 @@
+import { MultifdError } from "../errors.ts";
 import type { CompletedEvent, RestoreVmOptions, RunEvent } from "../index.ts";
 import type { InstantVmOptions } from "../vm/instant/options.ts";
 import { hostPages, type InstantFlags, instantOptions } from "./instant-options.ts";
@@ -77,7 +78,7 @@ async function launch(
     const event = await completed;
     output.completed(event, `${instantSentence("Restored", event)}. QEMU is process ${qemu.pid}.`);
   } catch (error) {
-    if (detach || !qemu.ended) throw error;
+    if (detach || !(error instanceof MultifdError && error.details.ended === true)) throw error;
     // Its end is the VM's own affair, also before it had all its RAM.
     output.event({ event: "vm", state: "ended" });
   }

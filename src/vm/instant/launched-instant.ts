@@ -108,10 +108,15 @@ async function serveLaunched(
     // One that was cancelled in the moment in which it began to run is ended as it would have been before.
     if (!hasRun(error) || (!options.detached && options.signal?.aborted))
       throw await endLaunched(qemu, error);
-    if (qemu.ended) qemu.forget();
+    if (hasEnded(error)) qemu.forget();
     else qemu.leave();
     throw error;
   }
+}
+
+/** As the error says: that this process hears of the end of its child may take a moment longer. */
+function hasEnded(error: unknown): boolean {
+  return error instanceof MultifdError && error.details.ended === true;
 }
 
 function hasRun(error: unknown): boolean {

@@ -29,6 +29,7 @@ const MOST_FRUITLESS = 5;
 const ANSWER_MS = 1000;
 const POLL_MS = 50;
 const ENDING_MS = 500;
+const LEAVING_MS = 5000;
 
 /**
  * Sees to it that a VM gets all its RAM: has a data plane serve it, and another one when that is gone or hangs. The guest
@@ -141,7 +142,8 @@ class Supervisor {
       await listenAgain(overMonitor(monitor), this.#planes.socket(number));
       return "listening";
     } catch (error) {
-      if (qemu.ended) throw endedEarly(error);
+      // One that is ending closes its connections and its monitor a while before it is gone.
+      if (await qemu.endsWithin(LEAVING_MS)) throw endedEarly(error);
       if ((await this.#migration()) === "completed") return "completed";
       throw leftWaiting(error, this.#planes.image, monitor);
     }
