@@ -3,9 +3,9 @@ import type { CompletedEvent, RestoreVmOptions, RunEvent } from "../index.ts";
 import type { InstantVmOptions } from "../vm/instant/options.ts";
 import { hostPages, type InstantFlags, instantOptions } from "./instant-options.ts";
 import { instantSentence } from "./instant-words.ts";
+import { launchOptions } from "./launch-options.ts";
 import { type TransferFlags, transferOptions } from "./options.ts";
 import type { Output } from "./output.ts";
-import { writePidFile } from "./pid-file.ts";
 import { type QemuRestoreFlags, qemuRestoreOptions } from "./qemu-options.ts";
 import { runSession, type Session } from "./session.ts";
 import { stayWith } from "./stay.ts";
@@ -62,16 +62,11 @@ async function launch(
   session: Session,
   output: Output,
 ): Promise<number> {
-  const { detach = false, json = false, pidFile } = flags;
+  const { detach = false } = flags;
   const { restoreLaunchedInstant } = await import("../vm/instant/launched-instant.ts");
   const { qemu, completed } = await restoreLaunchedInstant({
     ...options,
-    command,
-    detached: detach,
-    stdoutToStderr: json,
-    beforeRun: async ({ pid }) => {
-      if (pidFile !== undefined) writePidFile(pidFile, pid);
-    },
+    ...launchOptions(command, flags),
   });
   const exit = detach ? 0 : stayWith(qemu, session);
   try {

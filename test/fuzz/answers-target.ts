@@ -36,7 +36,10 @@ function hear(pieces: Iterable<Buffer>): unknown[] {
         if (block < 0) throw protocolError(`no RAMBlock ${name}`, offset);
         checkRequest(MAP, block, PAGE, offset, length);
         const page = offset / PAGE;
-        assert.ok(Number.isInteger(page) && page < MAP.pages(block), "a request lies outside of its block");
+        assert.ok(
+          Number.isInteger(page) && page < MAP.block(block).usedLength / PAGE,
+          "a request lies outside of its block",
+        );
         if (!sent.has(block, page)) sent.add(block, page);
         heard.push([block, page]);
       },

@@ -5,9 +5,9 @@ import { parseChannels, parseExpect } from "../expect.ts";
 import { formatDuration, formatMoved, formatRate } from "../format.ts";
 import { addInstantOptions, checkInstantFlags, isInstant } from "../instant-options.ts";
 import { type InstantRestoreFlags, restoreAtOnce } from "../instant-restore.ts";
+import { launchOptions } from "../launch-options.ts";
 import { addTransferOptions, transferOptions, valued } from "../options.ts";
 import type { Output } from "../output.ts";
-import { writePidFile } from "../pid-file.ts";
 import {
   addQemuRestoreOptions,
   qemuRestoreFlags,
@@ -126,18 +126,13 @@ async function launch(
   flags: RestoreFlags,
   output: Output,
 ): Promise<number> {
-  const { detach = false, json = false, pidFile } = flags;
+  const { detach = false } = flags;
   return await runSession(output, flags, async (session) => {
     const { restoreLaunched } = await import("../../vm/restore/restore-launched.ts");
     const options = restoreOptions(image, flags, session);
     const { completed, qemu } = await restoreLaunched({
       ...options,
-      command,
-      detached: detach,
-      stdoutToStderr: json,
-      beforeRun: async ({ pid }) => {
-        if (pidFile !== undefined) writePidFile(pidFile, pid);
-      },
+      ...launchOptions(command, flags),
     });
     output.completed(completed, `${sentence(completed, false)} QEMU is process ${qemu.pid}.`);
     return detach ? 0 : await stayWith(qemu, session);

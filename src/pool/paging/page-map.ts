@@ -30,10 +30,6 @@ export class PageMap {
     return this.blocks[number] as MappedBlock;
   }
 
-  pages(block: number): number {
-    return this.block(block).usedLength / PAGE_SIZE;
-  }
-
   bitmap(block: number): Uint8Array {
     return this.#bits[block] as Uint8Array;
   }

@@ -1,3 +1,5 @@
+import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
+import { PresentPages } from "../../formats/mapped-ram/ranges.ts";
 import { PAGE_SIZE } from "../../formats/migration/wire.ts";
 import type { PageMap } from "./page-map.ts";
 
@@ -17,7 +19,7 @@ export class SentPages {
   constructor(map: PageMap) {
     this.#map = map;
     this.#bits = map.blocks.map((_, block) => new Uint8Array(map.bitmap(block).length));
-    this.total = map.blocks.reduce((sum, _, block) => sum + count(map.bitmap(block), map.pages(block)), 0);
+    this.total = map.blocks.reduce((sum, _, block) => sum + count(map.bitmap(block), map.block(block)), 0);
     this.missing = this.total;
   }
 
@@ -44,10 +46,10 @@ export class SentPages {
   take(block: number, received: Uint8Array): void {
     const bits = this.#bits[block] as Uint8Array;
     const held = this.#map.bitmap(block);
-    const pages = this.#map.pages(block);
-    this.missing += count(and(held, bits), pages);
+    const place = this.#map.block(block);
+    this.missing += count(and(held, bits), place);
     bits.set(received);
-    this.missing -= count(and(held, bits), pages);
+    this.missing -= count(and(held, bits), place);
   }
 
   /** Whether a stretch of a block has pages of the image that were not sent. */
@@ -64,13 +66,9 @@ function and(a: Uint8Array, b: Uint8Array): Uint8Array {
   return a.map((byte, at) => byte & (b[at] as number));
 }
 
-/** Set bits among the first `pages`: QEMU rounds bitmaps up to whole words. */
-function count(bits: Uint8Array, pages: number): number {
-  let sum = 0;
-  for (let page = 0; page < pages; page += 8) {
-    let byte = bits[page >> 3] as number;
-    if (pages - page < 8) byte &= (1 << (pages - page)) - 1;
-    for (; byte > 0; byte &= byte - 1) sum++;
-  }
-  return sum;
+/** Set bits that stand for pages of the block. */
+function count(bits: Uint8Array, block: MappedBlock): number {
+  const pages = new PresentPages(block);
+  pages.push(bits);
+  return pages.count;
 }
