@@ -1,8 +1,3 @@
-import { fileURLToPath } from "node:url";
-
-/** The built command line, for what starts it as a process of its own. */
-export const MAIN: string = fileURLToPath(new URL("./cli/main.js", import.meta.url));
-
 /** One line of `--json`, as a manager sees it: any JSON object with a name. */
 export interface SeenEvent {
   readonly event: string;

@@ -1,4 +1,4 @@
-import { MAIN } from "../../src/own-program.ts";
+import { MAIN } from "../../src/entry-points.ts";
 import { untilBoth } from "./both-ends.ts";
 import { multifd } from "./guest.ts";
 import type { RestorePeer, SavePeer } from "./peer.ts";

@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
+import { MAIN } from "../entry-points.ts";
 import { ERROR_CODES, type ErrorCode, MultifdError } from "../errors.ts";
-import { MAIN, parseEvent, type SeenEvent } from "../own-program.ts";
+import { parseEvent, type SeenEvent } from "../own-program.ts";
 import { type ProcessUsage, ProcessWatch } from "./usage.ts";
 
 const NOTHING_TOLD = { code: undefined, message: undefined };

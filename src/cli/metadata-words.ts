@@ -1,4 +1,4 @@
-import { namedUuid } from "../control/inspect.ts";
+import { namedUuid } from "../control/destination-needs.ts";
 import type { ImageMetadata } from "../formats/image/model.ts";
 
 const DECIDED = {

@@ -1,5 +1,5 @@
 import { MultifdError } from "../errors.ts";
-import { namedUuid } from "./inspect.ts";
+import { namedUuid } from "./destination-needs.ts";
 import type { Log, RestoreOptions } from "./options.ts";
 
 /** What an image says of the destination that it is for. */

@@ -4,8 +4,7 @@ import type { Connection } from "../channels/handover.ts";
 import { MultifdError } from "../errors.ts";
 import { ControlBlock } from "../pool/control-block.ts";
 import type { Fed, OutgoingTask } from "../pool/messages.ts";
-import { RunPool, threadCount } from "../pool/run-pool.ts";
-import type { WorkerCode } from "../pool/worker-code.ts";
+import { type RunPool, threadCount } from "../pool/run-pool.ts";
 import { whenAborted } from "./cancellation.ts";
 import { Delivery } from "./delivery.ts";
 import type { ChannelName, CompletedEvent, RunEvent } from "./events.ts";
@@ -25,22 +24,18 @@ export type FeedOptions = Pick<
 /**
  * Sends all channels of a plan to a destination that listens. Resolves once it has read everything; `completed` is the
  * caller's to tell.
- * @param code another feed than the plan's lets tests put faults below the data path
+ * @param pool its threads may load already; it stays the caller's
  * @throws MultifdError CONNECT_FAILED, CONNECT_TIMEOUT, DESTINATION_CLOSED, IMAGE_DAMAGED, IO, STALLED, CANCELLED …; a load
  *   that had begun ends in QEMU with an error then
  */
 export async function feedPlan(
   options: FeedOptions,
   plan: OutgoingPlan,
-  code: WorkerCode = plan.code,
+  pool: RunPool,
 ): Promise<CompletedEvent> {
   const address = parseAddress(options.connect);
-  const pool = new RunPool(code, threadCount(options.workers, plan.channels.length));
-  try {
-    return await new FeedRun(options, plan, pool).execute(address);
-  } finally {
-    await pool.close();
-  }
+  pool.grow(threadCount(options.workers, plan.channels.length));
+  return await new FeedRun(options, plan, pool).execute(address);
 }
 
 class FeedRun {
@@ -68,7 +63,7 @@ class FeedRun {
       connections: this.#plan.channels.length,
       stallTimeoutMs: this.#options.stallTimeoutMs ?? 0,
       connectTimeoutMs: this.#connectTimeoutMs,
-      feed: (number, connection) => this.#pool.run<Fed>(this.#task(number, connection)),
+      feed: (number, connection) => this.#pool.run<Fed>(this.#task(number, connection), this.#plan.code),
       onTick: () => this.#progress(),
     });
     const unwatch = whenAborted(this.#options.signal, (error) => delivery.fail(error));

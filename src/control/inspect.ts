@@ -1,15 +1,11 @@
 import { blockCount } from "../formats/image/blocks.ts";
 import { extentCount } from "../formats/image/extents.ts";
 import { usedRanges } from "../formats/image/layout.ts";
-import {
-  type ChannelRecord,
-  type ImageMetadata,
-  SUPERBLOCK_BYTES,
-  type Superblock,
-} from "../formats/image/model.ts";
+import { type ChannelRecord, SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
 import { decodeSuperblock, FORMAT_VERSION } from "../formats/image/superblock.ts";
 import type { Source } from "../io/source.ts";
+import { destinationNeeds } from "./destination-needs.ts";
 import { kindOfFile } from "./foreign/kind.ts";
 import { inspectLibvirt } from "./foreign/libvirt.ts";
 import { inspectQemuStream } from "./foreign/qemu-stream.ts";
@@ -17,11 +13,9 @@ import { namingImage } from "./image-errors.ts";
 import { inspectMapped } from "./mapped-ram/report.ts";
 import { openFile, readSealed } from "./opened-image.ts";
 import type { InspectOptions } from "./options.ts";
-import type { ChannelReport, DestinationNeeds, ImageReport, StreamImageReport } from "./reports.ts";
+import type { ChannelReport, ImageReport, StreamImageReport } from "./reports.ts";
 import { SILENT } from "./silent-log.ts";
 import { checkInspectOptions } from "./validate.ts";
-
-export const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
 /**
  * Says what an image is, from its superblock, metadata and index; the channels' data is not read. A migration stream as
@@ -82,25 +76,6 @@ function report(
     channels: channels.map(channelReport),
     ranges,
   };
-}
-
-/** What QEMU must be started and set up with to take this image. */
-export function destinationNeeds(metadata: ImageMetadata): DestinationNeeds {
-  return {
-    machine: metadata.machine,
-    multifd: metadata.multifdChannels > 0,
-    multifdChannels: metadata.multifdChannels,
-    multifdCompression: metadata.compression ?? "none",
-    uuid: metadata.vmUuid === null ? null : namedUuid(metadata.vmUuid),
-    capabilities: metadata.capabilities,
-    zeroedRam: metadata.needsZeroedRam,
-  };
-}
-
-/** A UUID in lower case; null for what QEMU sends for a VM without one. */
-export function namedUuid(uuid: string): string | null {
-  const lower = uuid.toLowerCase();
-  return lower === NO_UUID || lower === "none" ? null : lower;
 }
 
 function channelReport(record: ChannelRecord): ChannelReport {

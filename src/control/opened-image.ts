@@ -1,17 +1,17 @@
 import { MultifdError } from "../errors.ts";
 import { SUPERBLOCK_BYTES, type Superblock } from "../formats/image/model.ts";
 import { ImageOpener, type OpenedImage } from "../formats/image/open.ts";
-import { decodeSuperblock } from "../formats/image/superblock.ts";
+import { magicOf } from "../formats/image/state-page.ts";
+import { decodeSuperblock, MAGIC } from "../formats/image/superblock.ts";
 import { padded, readAligned, readAt } from "../io/file-io.ts";
 import { tryShare } from "../io/libc.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import { openSource, type Source } from "../io/source.ts";
-import { kindOfFile } from "./foreign/kind.ts";
+import type { FileKind } from "./foreign/kind.ts";
 import { namingImage } from "./image-errors.ts";
-import { type MappedContents, openContents } from "./mapped-ram/contents.ts";
-import { findStream } from "./mapped-ram/find-stream.ts";
-import { type MappedImage, openMapped } from "./mapped-ram/open.ts";
-import { openFileOf } from "./mapped-ram/report.ts";
+import type { MappedContents } from "./mapped-ram/contents.ts";
+import type { StreamPlace } from "./mapped-ram/find-stream.ts";
+import type { MappedImage } from "./mapped-ram/open.ts";
 import type { DirectIo, Log, RunOptions } from "./options.ts";
 import { SILENT } from "./silent-log.ts";
 
@@ -26,12 +26,13 @@ export function withSealedImage<T>(
   mapped?: (source: Source, image: MappedImage) => Promise<T>,
 ): Promise<T> {
   return withFile(options, async (source, head, notBusy) => {
-    if ((await kindOfFile(source, head)) === "stream") {
+    if ((await kindOf(source, head)) === "stream") {
       const opened = await readSealed(source, decodeSuperblock(head));
       notBusy();
       return await work(source, opened);
     }
     if (mapped !== undefined) {
+      const { openFileOf, openMapped } = await import("./mapped-ram/open.ts");
       const opened = await openMapped(openFileOf(source), source.base);
       notBusy();
       return await mapped(source, opened);
@@ -53,16 +54,31 @@ export function withRestorable<T>(
   mapped: (source: Source, contents: MappedContents) => Promise<T>,
 ): Promise<T> {
   return withFile(options, async (source, head, notBusy) => {
-    const place = await findStream(source, head, options.offset ?? 0);
+    const place = await streamPlace(source, head, options.offset ?? 0);
     if (place === null) {
       const opened = await readSealed(source, decodeSuperblock(head));
       notBusy();
       return await streams(source, opened);
     }
+    const { openContents } = await import("./mapped-ram/contents.ts");
+    const { openFileOf } = await import("./mapped-ram/open.ts");
     const contents = await openContents(openFileOf(source), place.base);
     notBusy();
     return await mapped(source, { ...contents, uuid: contents.uuid ?? place.uuid });
   });
+}
+
+/** What looks into other formats is loaded only for a file that is not one of streams: a restore waits for its code. */
+async function kindOf(source: Source, head: Uint8Array): Promise<FileKind> {
+  if (magicOf(head) === MAGIC) return "stream";
+  const { kindOfFile } = await import("./foreign/kind.ts");
+  return await kindOfFile(source, head);
+}
+
+async function streamPlace(source: Source, head: Uint8Array, offset: number): Promise<StreamPlace | null> {
+  if (magicOf(head) === MAGIC && offset === source.base) return null;
+  const { findStream } = await import("./mapped-ram/find-stream.ts");
+  return await findStream(source, head, offset);
 }
 
 /** Opens the file, takes care that no save writes over it meanwhile, and closes it. `notBusy` throws TARGET_BUSY. */

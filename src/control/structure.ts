@@ -3,8 +3,8 @@ import type { ChannelRecord, ImageMetadata } from "../formats/image/model.ts";
 import type { OpenedImage } from "../formats/image/open.ts";
 import { judgeCompleteness } from "../formats/migration/completeness.ts";
 import type { ChannelSummary } from "../formats/migration/summary.ts";
+import { destinationNeeds } from "./destination-needs.ts";
 import { labelOf, nameOf } from "./image-facts.ts";
-import { destinationNeeds } from "./inspect.ts";
 import { describe } from "./seal.ts";
 import { sortStreams, waypoints } from "./streams.ts";
 

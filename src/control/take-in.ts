@@ -5,7 +5,7 @@ import type { MultifdError } from "../errors.ts";
 import { Lazy } from "../lazy.ts";
 import { type ControlBlock, MAX_CONNECTIONS } from "../pool/control-block.ts";
 import type { TakenIn } from "../pool/messages.ts";
-import type { RunPool } from "../pool/run-pool.ts";
+import { RunPool, threadCount } from "../pool/run-pool.ts";
 import type { WorkerCode } from "../pool/worker-code.ts";
 import { whenAborted } from "./cancellation.ts";
 import type { Meter } from "./meter.ts";
@@ -67,7 +67,9 @@ export async function takeIn<T>(
   const log = options.log ?? SILENT;
   const tell = teller(options);
   const intake = new Lazy(plan.begin);
-  const workers = new Lazy(() => openPool(plan.code, options));
+  const pool = new Lazy(
+    () => new RunPool(plan.code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1)),
+  );
   let listener: Listener | null = null;
   const warnOfReturnPath = returnPathWarning(control, log);
   const reception = new Reception({
@@ -78,7 +80,7 @@ export async function takeIn<T>(
     prepare: async () => (await intake.get()).prepare(),
     drain: async (number, connection) => {
       const task = (await intake.get()).task(number, connection);
-      return (await workers.get()).run<TakenIn>(task);
+      return pool.get().run<TakenIn>(task);
     },
     drainBacklog: async () => listener?.drainBacklog(),
     refused: () => listener?.refused ?? 0,
@@ -95,7 +97,6 @@ export async function takeIn<T>(
     onIgnored: (connection) => log.info({ connection }, "a connection closed without a word: ignored"),
   });
   const begin = async (listening: Listener): Promise<void> => {
-    await workers.get();
     if ((await intake.get()).barriers) await countParties(control, reception, listening);
   };
   const unwatch = whenAborted(options.signal, (error) => reception.fail(error));
@@ -104,7 +105,7 @@ export async function takeIn<T>(
     control.setFinished();
     reception.close();
     await listener?.close();
-    await (await workers.got?.catch(() => null))?.close();
+    await pool.got?.close();
   });
   try {
     listener = await Listener.open(plan.address, {
@@ -115,6 +116,8 @@ export async function takeIn<T>(
       onConnection: (connection) => reception.accept(connection),
       onError: (error) => reception.fail(error),
     });
+    // Its threads load while QEMU is told and connects; nobody waits for them before.
+    pool.get();
     tell({ event: "listening", address: listener.address });
     begin(listener).catch((error: MultifdError) => reception.fail(error));
     const taken = await reception.result;
@@ -124,12 +127,6 @@ export async function takeIn<T>(
   } finally {
     await gone.get();
   }
-}
-
-/** The threads start while QEMU connects: whoever waits for `listening` need not wait for them. */
-async function openPool(code: WorkerCode, { workers, channels }: IntakeOptions): Promise<RunPool> {
-  const { RunPool, threadCount } = await import("../pool/run-pool.ts");
-  return new RunPool(code, threadCount(workers, (channels ?? MAX_CONNECTIONS) + 1));
 }
 
 function progressOf(reception: Reception, control: ControlBlock) {

@@ -1,25 +1,45 @@
 import { availableParallelism } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Piscina } from "piscina";
+import type { Piscina } from "piscina";
 import { fromFailure, MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
+import { loadPiscina } from "../piscina.ts";
 import type { Answer } from "./messages.ts";
 import type { WorkerCode } from "./worker-code.ts";
 
 /** Far more than a thread needs to load its code, even on a busy machine. */
 const LOADING_MS = 5000;
 
+/** Threads that were started together. */
+interface Crew {
+  readonly piscina: Piscina;
+  readonly threads: number;
+  /** Tasks under way. */
+  tasks: number;
+}
+
 /** The threads of one run. Every task starts at once, however many there are: a queued channel would deadlock QEMU. */
 export class RunPool {
-  readonly #piscina: Piscina;
-  readonly #name: string;
+  readonly #code: WorkerCode;
+  readonly #crews: Crew[] = [];
   /** Thread ids of the workers that have loaded their code. */
   readonly #loaded = new Set<number>();
 
+  /** @param code is loaded at once; tasks may name another */
   constructor(code: WorkerCode, threads: number) {
-    this.#name = code.name;
-    this.#piscina = new Piscina({
-      filename: code.url.href,
+    this.#code = code;
+    this.grow(threads);
+  }
+
+  /** Sees that there are as many threads: how many a run needs may be known only when some load already. */
+  grow(threads: number): void {
+    const missing = this.#crews.reduce((left, crew) => left - crew.threads, threads);
+    if (missing > 0) this.#crews.push({ piscina: this.#start(missing), threads: missing, tasks: 0 });
+  }
+
+  #start(threads: number): Piscina {
+    const piscina = new (loadPiscina().Piscina)({
+      filename: this.#code.url.href,
       minThreads: threads,
       maxThreads: threads,
       // Far above 256 channels: capacity that is short by one task means a task that never starts.
@@ -31,25 +51,30 @@ export class RunPool {
       // Views and promises per block die young; left alone, V8 lets 32 MiB of them gather in each thread.
       resourceLimits: { maxYoungGenerationSizeMb: 4 },
     });
-    const first = this.#piscina.threads.map((thread) => {
+    const first = piscina.threads.map((thread) => {
       // A worker's first message says that its code is loaded.
       thread.once("message", () => this.#loaded.add(thread.threadId));
       return thread.threadId;
     });
     // Of workers that replace a dead one the event says so; of the first ones it comes before they have begun.
-    this.#piscina.on("workerCreate", ({ id }: { id: number }) => {
+    piscina.on("workerCreate", ({ id }: { id: number }) => {
       if (!first.includes(id)) this.#loaded.add(id);
     });
     // A worker that dies rejects its tasks; without a listener the pool's own event would end the process.
-    this.#piscina.on("error", () => undefined);
+    piscina.on("error", () => undefined);
+    return piscina;
   }
 
-  async run<T>(task: object): Promise<T> {
+  async run<T>(task: object, { url, name }: WorkerCode = this.#code): Promise<T> {
+    const crew = this.#crews.reduce((best, one) => (loadOf(one) < loadOf(best) ? one : best));
+    crew.tasks++;
     let answer: Answer<T>;
     try {
-      answer = (await this.#piscina.run(task, { name: this.#name })) as Answer<T>;
+      answer = (await crew.piscina.run(task, { filename: url.href, name })) as Answer<T>;
     } catch (error) {
       throw workerDied(error);
+    } finally {
+      crew.tasks--;
     }
     if (!answer.ok) throw fromFailure(answer.failure);
     return answer.value;
@@ -58,7 +83,7 @@ export class RunPool {
   async close(): Promise<void> {
     // A thread that is terminated while it loads koffi takes the whole process with it (abort in napi_throw).
     await this.loaded();
-    await this.#piscina.destroy();
+    await Promise.all(this.#crews.map(({ piscina }) => piscina.destroy()));
   }
 
   /** Waits until every thread can begin at once; one that cannot load its code fails its task. */
@@ -68,8 +93,15 @@ export class RunPool {
   }
 
   #allLoaded(): boolean {
-    return this.#piscina.threads.every(({ threadId }) => this.#loaded.has(threadId));
+    return this.#crews.every(({ piscina }) =>
+      piscina.threads.every(({ threadId }) => this.#loaded.has(threadId)),
+    );
   }
+}
+
+/** How busy a crew's threads were with one task more. */
+function loadOf({ tasks, threads }: Crew): number {
+  return (tasks + 1) / threads;
 }
 
 function workerDied(error: unknown): MultifdError {

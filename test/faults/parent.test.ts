@@ -2,15 +2,14 @@ import { type ChildProcess, spawn } from "node:child_process";
 import fs from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { MAIN } from "../../src/entry-points.ts";
 import { verify } from "../../src/index.ts";
 import { FakePeer, tinyMigration } from "../support/fake-peer.ts";
 import { describeWithMounts } from "../support/mounts.ts";
 import { goodImage, useSaves } from "../support/save-under-test.ts";
 import { useScratch } from "../support/scratch.ts";
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 const PATIENCE_MS = 15_000;
 
 /**

@@ -4,9 +4,9 @@ import fs from "node:fs";
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterEach, describe, expect, test } from "vitest";
+import { MAIN } from "../../src/entry-points.ts";
 import { inspect, verify } from "../../src/index.ts";
 import { readChannels } from "../support/built-image.ts";
 import { FakePeer, tinyMigration } from "../support/fake-peer.ts";
@@ -15,7 +15,6 @@ import { RecordingDestination } from "../support/recording-destination.ts";
 import { findRepoRoot } from "../support/repo.ts";
 import { useSaves } from "../support/save-under-test.ts";
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 /** coreutils has it; Node has no such call. */
 const MAKE_FIFO = "mkfifo";
 const SCHEMA = JSON.parse(fs.readFileSync(path.join(findRepoRoot(), "docs/events.schema.json"), "utf8"));

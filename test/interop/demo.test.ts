@@ -5,12 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
-import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { MAIN } from "../../src/entry-points.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import { describeEachQemu } from "../support/qemus.ts";
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 const PLACES = ["ram", "image", "tmp"] as const;
 
 let home: string;

@@ -10,7 +10,7 @@ import { run, runWell } from "../support/run.ts";
 
 const ROOT = findRepoRoot();
 const FOR_USERS =
-  /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|docs\/.+|dist\/(src|workers)\/.+\.(c?js|d\.c?ts))$/;
+  /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|docs\/.+|dist\/bundles\/.+\.js|dist\/src\/.+\.d\.ts)$/;
 
 let folder: string;
 let packed: readonly string[];
@@ -38,7 +38,7 @@ test("the tarball holds what users need and nothing else", async () => {
     expect.arrayContaining(needed.map((path: string) => `./${path.replace(/^\.\//, "")}`)),
   );
   for (const worker of ["drain.js", "feed.js", "check.js"])
-    expect(packed).toContain(`dist/workers/${worker}`);
+    expect(packed).toContain(`dist/bundles/workers/${worker}`);
   for (const page of ["README.md", "LICENSE", "CHANGELOG.md", "docs/manager-contract.md"]) {
     expect(packed).toContain(page);
   }

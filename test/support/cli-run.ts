@@ -2,10 +2,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { afterEach } from "vitest";
-
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+import { MAIN } from "../../src/entry-points.ts";
 
 /** A line that the helper wrote under --json. */
 export type CliEvent = Readonly<Record<string, unknown>> & { readonly event: string };

@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import type { HelperOptions } from "./helper-process.ts";
 
 /** One fault at one exact place of a helper's life. */
@@ -43,11 +44,13 @@ export interface FaultSpec {
 }
 
 const HOOK = new URL("./fault-hook.js", import.meta.url).href;
+/** Whose modules the hook can reach into; those of a bundle are its own. */
+const IN_MODULES = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
 
 /** Makes a helper process run with a fault. */
 export function withFault(fault: FaultSpec, options: HelperOptions = {}): HelperOptions {
   // A small heap, so that running out of it does not take the machine's memory first.
   const heap = fault.act === "exhaust" ? "--max-old-space-size=48" : "";
   const program = `FAULT='${JSON.stringify(fault)}'; export FAULT; node="$0"; exec "$node" ${heap} --import '${HOOK}' "$@"`;
-  return { ...options, shell: program };
+  return { ...options, main: IN_MODULES, shell: program };
 }

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Readable, Writable } from "node:stream";
 import { afterEach } from "vitest";
-import { MAIN, parseEvent, type SeenEvent } from "../../src/own-program.ts";
+import { MAIN } from "../../src/entry-points.ts";
+import { parseEvent, type SeenEvent } from "../../src/own-program.ts";
 
 export type { SeenEvent };
 
@@ -14,6 +15,8 @@ export interface HelperOptions {
   readonly umask?: number;
   /** Who it runs as, where that is somebody else than this process. */
   readonly uid?: number;
+  /** Another build of the command line than the one that ships. */
+  readonly main?: string;
   /** Shell text that ends by replacing itself with "$0" "$@", for what only a shell can set. */
   readonly shell?: string;
   /** It answers with one object instead of events (`inspect --json`), which is not looked at. */
@@ -34,9 +37,10 @@ export class HelperProcess {
   #stderr = "";
   #wake: (() => void)[] = [];
 
-  constructor(args: readonly string[], { fds = [], umask, uid, shell, answers = false }: HelperOptions) {
+  constructor(args: readonly string[], options: HelperOptions) {
+    const { fds = [], umask, uid, main = MAIN, shell, answers = false } = options;
     this.#answers = answers;
-    const plain = [process.execPath, MAIN, ...args] as const;
+    const plain = [process.execPath, main, ...args] as const;
     const [program, ...rest] = shell === undefined ? plain : (["bash", "-c", shell, ...plain] as const);
     const before = umask === undefined ? undefined : process.umask(umask);
     try {

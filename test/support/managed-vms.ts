@@ -1,5 +1,5 @@
-import { fileURLToPath } from "node:url";
 import { compareFiles, fillRam } from "../../src/demo/ram-pattern.ts";
+import { MAIN } from "../../src/entry-points.ts";
 import type { QemuBinary } from "../../src/vm/find-qemu.ts";
 import type { QemuProcess } from "../../src/vm/qemu-process.ts";
 import { pickAccelerator } from "./accelerator.ts";
@@ -10,10 +10,7 @@ import { useVms, type VmWithRam } from "./vms.ts";
 const MIB = 2 ** 20;
 const RAM_BYTES = 128 * MIB;
 
-export const HELPER: HelperCommand = [
-  process.execPath,
-  fileURLToPath(new URL("../../src/cli/main.js", import.meta.url)),
-];
+export const HELPER: HelperCommand = [process.execPath, MAIN];
 
 /** A VM with a monitor of its manager's own. */
 export interface ManagedVm extends VmWithRam {

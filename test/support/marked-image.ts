@@ -1,7 +1,7 @@
 import { identityOf } from "../../src/control/instant/identity.ts";
 import { type MappedContents, openContents } from "../../src/control/mapped-ram/contents.ts";
 import { findStream } from "../../src/control/mapped-ram/find-stream.ts";
-import { openFileOf } from "../../src/control/mapped-ram/report.ts";
+import { openFileOf } from "../../src/control/mapped-ram/open.ts";
 import { findMark, writeMark } from "../../src/control/mapped-ram/resumed.ts";
 import type { QemuIdentity, ResumedMark } from "../../src/formats/mapped-ram/resumed.ts";
 import { readAligned } from "../../src/io/file-io.ts";

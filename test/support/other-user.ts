@@ -1,8 +1,6 @@
 import { execFileSync } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { describe, test } from "vitest";
-
-const MAIN = fileURLToPath(new URL("../../src/cli/main.js", import.meta.url));
+import { MAIN } from "../../src/entry-points.ts";
 
 /** Two users that own nothing here. */
 export const NOBODY = 65534;

@@ -3,11 +3,12 @@ import { rm } from "node:fs/promises";
 import net from "node:net";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { Piscina } from "piscina";
+import type { Piscina } from "piscina";
 import { MultifdError } from "../../errors.ts";
 import { duplicate } from "../../io/libc.ts";
 import { privateDirectory } from "../../io/private-directory.ts";
 import { socketDescriptor } from "../../io/socket-descriptor.ts";
+import { loadPiscina } from "../../piscina.ts";
 import type { PageMix } from "../choices.ts";
 import type { Destination, Peer, PeerShare } from "../peer.ts";
 import { connected, dial } from "./dial.ts";
@@ -35,7 +36,7 @@ export class Generator implements Peer {
   constructor(ramBytes: number, mix: PageMix) {
     this.ramBytes = ramBytes;
     const workerData: ThreadData = { templates: packetTemplates(mix) };
-    this.#threads = new Piscina({
+    this.#threads = new (loadPiscina().Piscina)({
       filename: THREAD_URL.href,
       minThreads: availableParallelism(),
       maxThreads: availableParallelism(),

@@ -1,3 +1,4 @@
+import { entryPoint } from "../../entry-points.ts";
 import type { PacketTemplate } from "./packets.ts";
 
 /*
@@ -5,7 +6,7 @@ import type { PacketTemplate } from "./packets.ts";
  */
 
 /** The threads' code, known by URL only. */
-export const THREAD_URL: URL = new URL("./thread.js", import.meta.url);
+export const THREAD_URL: URL = entryPoint("src/bench/generator/thread");
 
 /** What every thread gets when it starts. */
 export interface ThreadData {

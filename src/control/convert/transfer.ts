@@ -3,6 +3,8 @@ import path from "node:path";
 import { type ErrorCode, MultifdError } from "../../errors.ts";
 import { damaged } from "../../formats/image/damage.ts";
 import { privateDirectory } from "../../io/private-directory.ts";
+import { Lazy } from "../../lazy.ts";
+import { RunPool, threadCount } from "../../pool/run-pool.ts";
 import type { RunEvent } from "../events.ts";
 import { feedPlan } from "../feed-run.ts";
 import type { RunOptions } from "../options.ts";
@@ -49,6 +51,7 @@ export async function transfer<T>(
   // Nobody needs the socket's name any more then, and a SIGKILL leaves nothing behind.
   const whenConnected = countdown(plan.channels.length, removeDirectory);
   let feeding: Promise<unknown> = Promise.resolve();
+  const pool = new Lazy(() => new RunPool(plan.code, threadCount(options.workers, plan.channels.length)));
   const feed = (connect: string): Promise<unknown> =>
     feedPlan(
       {
@@ -59,6 +62,7 @@ export async function transfer<T>(
         },
       },
       plan,
+      pool.get(),
     ).catch((error: unknown) => (isConsequence(error) ? Promise.reject(error) : failed(error)));
   try {
     const taking = take({
@@ -79,6 +83,7 @@ export async function transfer<T>(
     throw asDamage(taken.reason);
   } finally {
     removeDirectory();
+    await pool.got?.close();
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Source } from "../../io/source.ts";
 import { openContents } from "../mapped-ram/contents.ts";
-import { openFileOf } from "../mapped-ram/report.ts";
+import { openFileOf } from "../mapped-ram/open.ts";
 import { verifyMarked } from "../mapped-ram/verify.ts";
 import type { RunOptions } from "../options.ts";
 import type { VerifyReport } from "../reports.ts";

@@ -16,6 +16,7 @@ import {
   openTrailer,
 } from "../../formats/mapped-ram/trailer.ts";
 import { readAligned, readSpan } from "../../io/file-io.ts";
+import type { Source } from "../../io/source.ts";
 import { endOfUnsealed } from "./resumed.ts";
 import { type StreamSums, sumStream, walkStream } from "./stream.ts";
 
@@ -23,6 +24,11 @@ import { type StreamSums, sumStream, walkStream } from "./stream.ts";
 export interface OpenFile {
   readonly fd: number;
   readonly bytes: number;
+}
+
+/** A file as the readers of its stream take it. */
+export function openFileOf({ fd, base, available }: Source): OpenFile {
+  return { fd, bytes: base + available };
 }
 
 /** A sealed mapped-ram image of which all was checked but the pages. */

@@ -5,7 +5,7 @@ import type { Source } from "../../io/source.ts";
 import { reportMark } from "../instant/ran-on.ts";
 import type { MappedBlockReport, MappedRamReport, UsedRange } from "../reports.ts";
 import { contentsOf } from "./contents.ts";
-import { type MappedImage, type OpenFile, openMapped, readFooter } from "./open.ts";
+import { type MappedImage, openFileOf, openMapped, readFooter } from "./open.ts";
 import { endOfUnsealed, findMark } from "./resumed.ts";
 import { sumStream, walkStream } from "./stream.ts";
 
@@ -36,11 +36,6 @@ export async function inspectMapped(path: string, source: Source): Promise<Mappe
     resumed: footer === null ? reportMark(await findMark(file.fd, { stream, seal: null })) : null,
     ranges: streamRanges(stream),
   };
-}
-
-/** A file as the readers of its stream take it. */
-export function openFileOf({ fd, base, available }: Source): OpenFile {
-  return { fd, bytes: base + available };
 }
 
 function sealedReport(

@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { entryPoint } from "../../entry-points.ts";
 import { MultifdError } from "../../errors.ts";
 
-const PROGRAM = fileURLToPath(new URL("./guardian-main.js", import.meta.url));
+const PROGRAM = fileURLToPath(entryPoint("src/vm/guard/guardian-main"));
 const READY_MS = 20_000;
 
 /** What a guardian is told. */

@@ -4,8 +4,9 @@ import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import type { CompletedEvent, FailedEvent, RunEvent } from "../../control/events.ts";
 import type { Log } from "../../control/options.ts";
+import { MAIN } from "../../entry-points.ts";
 import { fromFailure, type MultifdError } from "../../errors.ts";
-import { MAIN, parseEvent } from "../../own-program.ts";
+import { parseEvent } from "../../own-program.ts";
 
 /** How a data plane ended: it said how, or it did not, and `why` is how a sentence about it goes on. */
 export type DataPlaneEnd =

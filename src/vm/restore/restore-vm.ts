@@ -1,6 +1,6 @@
 import { throwIfAborted } from "../../control/cancellation.ts";
+import { NO_UUID } from "../../control/destination-needs.ts";
 import type { CompletedEvent, RunEvent, VmEvent } from "../../control/events.ts";
-import { NO_UUID } from "../../control/inspect.ts";
 import type { Log, RestoreOptions } from "../../control/options.ts";
 import type { RestorableReport } from "../../control/reports.ts";
 import { SILENT } from "../../control/silent-log.ts";

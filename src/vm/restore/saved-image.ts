@@ -1,4 +1,5 @@
-import { inspect, namedUuid } from "../../control/inspect.ts";
+import { namedUuid } from "../../control/destination-needs.ts";
+import { inspect } from "../../control/inspect.ts";
 import { refuseRanOn } from "../../control/instant/ran-on.ts";
 import type {
   LibvirtReport,

@@ -1,9 +1,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { once } from "node:events";
 import { text } from "node:stream/consumers";
-import { fileURLToPath } from "node:url";
-
-const MAIN = fileURLToPath(new URL("../../../src/cli/main.js", import.meta.url));
+import { MAIN } from "../../../src/entry-points.ts";
 
 interface Finished {
   readonly status: number | null;
