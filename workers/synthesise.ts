@@ -155,42 +155,52 @@ async function sendChannel(task: SynthesisTask, part: ChannelPart, lane: Lane): 
   return true;
 }
 
-async function sendPackets(
+function sendPackets(
   lane: Lane,
   packets: PacketWriter,
   block: MappedBlock,
   piece: Piece,
   bytes: Uint8Array,
 ): Promise<boolean> {
-  const pages = [...pagesOf(block, piece)];
+  const pages = pagesOf(block, piece);
+  const parts: Uint8Array[] = [];
   for (let first = 0; first < pages.length; first += PAGES_PER_PACKET) {
-    const offsets = pages.slice(first, first + PAGES_PER_PACKET);
-    const header = packets.pages(block.name, offsets);
-    if (!(await lane.send([header, ...runsOf(offsets, block, piece, bytes)]))) return false;
+    const offsets = pages.subarray(first, first + PAGES_PER_PACKET);
+    parts.push(packets.pages(block.name, offsets));
+    addRuns(parts, offsets, block, piece, bytes);
   }
-  return true;
+  return lane.send(parts);
 }
 
 /** The data of pages, as it lies in the slot: one part for each run of them. */
-function* runsOf(
-  offsets: readonly number[],
+function addRuns(
+  parts: Uint8Array[],
+  offsets: Float64Array,
   { pageSize }: MappedBlock,
   piece: Piece,
   bytes: Uint8Array,
-): Generator<Uint8Array, void, undefined> {
-  let start = offsets[0] ?? 0;
-  for (const [number, offset] of offsets.entries()) {
-    const next = offsets[number + 1];
-    if (next === offset + pageSize) continue;
-    yield bytes.subarray(start - piece.start, offset + pageSize - piece.start);
-    start = next ?? start;
+): void {
+  let start = offsets[0] as number;
+  let end = start;
+  for (const offset of offsets) {
+    if (offset !== end) {
+      parts.push(bytes.subarray(start - piece.start, end - piece.start));
+      start = offset;
+    }
+    end = offset + pageSize;
   }
+  parts.push(bytes.subarray(start - piece.start, end - piece.start));
 }
 
-function* pagesOf({ pageSize }: MappedBlock, piece: Piece): Generator<number, void, undefined> {
-  for (const { runs } of piece.ranges) {
-    for (const { start, end } of runs) for (let page = start; page < end; page += pageSize) yield page;
+/** Where in their block a piece's pages lie. This runs for each page of the RAM; a generator took a fifth of the time. */
+function pagesOf({ pageSize }: MappedBlock, { ranges, length }: Piece): Float64Array {
+  const pages = new Float64Array(length / pageSize);
+  let count = 0;
+  for (const { runs } of ranges) {
+    for (const { start, end } of runs)
+      for (let page = start; page < end; page += pageSize) pages[count++] = page;
   }
+  return pages.subarray(0, count);
 }
 
 /** Reads the pages of a stretch ahead and hands each piece on once all its ranges have been checked. */

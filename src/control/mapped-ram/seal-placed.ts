@@ -97,8 +97,9 @@ async function rangeSums(ram: RamTables, map: RamMapTable): Promise<Uint8Array> 
     const pages = usedLength / pageSize;
     const pagesARange = RANGE_BYTES / pageSize;
     for (let first = 0; first < pages; first += pagesARange) {
+      const end = Math.min(pages, first + pagesARange);
       let crc = 0;
-      for (let page = first; page < Math.min(pages, first + pagesARange); page++) {
+      for (let page = first; page < end; page++) {
         if (isPresent(bits, page)) crc = joiner.join(crc, crcs[page] as number);
       }
       at = sums.writeUInt32BE(crc, at);
