@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Readable } from "node:stream";
+import { plainEnvironment } from "../../src/bench/environment.ts";
 import { ProcessWatch } from "../../src/bench/usage.ts";
 
 export interface Surroundings {
   /** Kills the program when it aborts. */
   readonly signal: AbortSignal;
-  /** Added to the environment of this process. */
+  /** Added to the environment. */
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -33,7 +34,7 @@ export class Program {
       stdio: ["ignore", "pipe", "pipe"],
       signal,
       killSignal: "SIGKILL",
-      env: { ...process.env, ...env },
+      env: { ...plainEnvironment(), ...env },
     });
     const watch = new ProcessWatch(this.#child.pid ?? 0);
     let endedAt = 0;

@@ -4,6 +4,7 @@ import type { Readable } from "node:stream";
 import { MAIN } from "../entry-points.ts";
 import { ERROR_CODES, type ErrorCode, MultifdError } from "../errors.ts";
 import { parseEvent, type SeenEvent } from "../own-program.ts";
+import { plainEnvironment } from "./environment.ts";
 import { type ProcessUsage, ProcessWatch } from "./usage.ts";
 
 const NOTHING_TOLD = { code: undefined, message: undefined };
@@ -34,6 +35,7 @@ export class MeasuredHelper {
   constructor(args: readonly string[], signal: AbortSignal) {
     const child = spawn(process.execPath, [MAIN, ...args, "--json", "--die-with-parent"], {
       stdio: ["ignore", "pipe", "pipe"],
+      env: plainEnvironment(),
     });
     this.#child = child;
     this.#watch = new ProcessWatch(child.pid ?? 0);

@@ -2,7 +2,7 @@ import { createRequire } from "node:module";
 import { crc32 as ofNode } from "node:zlib";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { crc32 } from "../../src/io/crc32.ts";
+import { crc32, fastest } from "../../src/io/crc32.ts";
 import { alignedBuffer } from "../../src/io/slab-arena.ts";
 
 const parts = fc.array(fc.uint8Array({ maxLength: 5000 }), { minLength: 1, maxLength: 6 });
@@ -26,5 +26,5 @@ test("is the CRC-32 of Node.js, of any bytes at any place and in any parts", () 
 });
 
 test("has its binary here: else every figure of docs/benchmarks.md is of something else", () => {
-  expect(createRequire(import.meta.url)("@node-rs/crc32").crc32).toBe(crc32);
+  expect(fastest()).toBe(createRequire(import.meta.url)("@node-rs/crc32").crc32);
 });

@@ -72,8 +72,7 @@ export class TailFinder {
 
   #follow(bytes: Buffer, from: number): number {
     const end = Math.min(bytes.length, from + this.#length - this.#seen);
-    let at = from;
-    while (at < end && continuesBody(bytes[at] ?? 0, this.#seen + at - from)) at++;
+    const at = bodyEnd(bytes, from, end, this.#seen);
     const alive = at === end && end > from;
     if (alive) {
       this.#description.push(bytes.subarray(from, end));
@@ -83,10 +82,19 @@ export class TailFinder {
   }
 }
 
+/** Where a candidate's text stops to be one. @param seen how much of it lies before `from` */
+function bodyEnd(bytes: Buffer, from: number, end: number, seen: number): number {
+  for (let at = from; at < end; at++) {
+    const byte = bytes[at] as number;
+    if (byte < 0x20 || (byte === BRACE && isFalseStart(seen + at - from))) return at;
+  }
+  return end;
+}
+
 /**
  * The true prefix may begin inside the length of a false one (the footer of section 6 ends in 00 06); then its
  * brace comes at most 3 bytes behind the false one, where QEMU's own text has `{"p` or `{"c`.
  */
-function continuesBody(byte: number, index: number): boolean {
-  return byte >= 0x20 && (byte !== BRACE || index === 0 || index > 3);
+function isFalseStart(index: number): boolean {
+  return index > 0 && index <= 3;
 }

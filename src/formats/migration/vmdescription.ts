@@ -56,9 +56,9 @@ export class DescriptionScanner {
   }
 
   push(bytes: Uint8Array): void {
-    for (const byte of bytes) {
-      if (this.#failed) return;
-      this.#take(byte);
+    for (let at = 0; at < bytes.length && !this.#failed; at++) {
+      if (this.#token === "string" && !this.#escaped) at = this.#keepPlain(bytes, at);
+      if (at < bytes.length) this.#take(bytes[at] as number);
     }
   }
 
@@ -168,6 +168,17 @@ export class DescriptionScanner {
       this.#failed = true;
       return "";
     }
+  }
+
+  /** Most of the text is inside of strings, and QEMU and its VM are waited for meanwhile. @returns where the plain bytes end */
+  #keepPlain(bytes: Uint8Array, from: number): number {
+    let end = from;
+    while (end < bytes.length && bytes[end] !== QUOTE && bytes[end] !== BACKSLASH) end++;
+    if (this.#length < NAME_LIMIT) {
+      this.#text.set(bytes.subarray(from, Math.min(end, from + NAME_LIMIT - this.#length)), this.#length);
+    }
+    this.#length += end - from;
+    return end;
   }
 
   #keep(byte: number): void {

@@ -1,4 +1,3 @@
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { createInflate, type Inflate } from "node:zlib";
 import { Decompress } from "fzstd";
 import type { Compression } from "../../formats/migration/summary.ts";
@@ -53,8 +52,9 @@ class Unpacked {
 
 class ZlibUnpacker implements Unpacker {
   readonly #inflate: Inflate = createInflate({ chunkSize: 128 * 1024 });
-  readonly #failed: Promise<never>;
   #unpacked = new Unpacked(0);
+  /** Told of an error whenever it comes: without a promise of it, which would keep all that was ever raced with it. */
+  #fail: (error: Error) => void = () => undefined;
 
   constructor() {
     this.#inflate.on("data", (piece: Uint8Array) => {
@@ -64,20 +64,17 @@ class ZlibUnpacker implements Unpacker {
         this.#inflate.destroy(error as Error);
       }
     });
-    this.#failed = new Promise((_, reject) => this.#inflate.on("error", reject));
-    // Looked at where something is waited for.
-    this.#failed.catch(() => undefined);
+    this.#inflate.on("error", (error) => this.#fail(error));
   }
 
   async unpack(payload: Uint8Array, length: number, at: number): Promise<readonly Uint8Array[]> {
     this.#unpacked = new Unpacked(length);
-    const written = new Promise<void>((resolve, reject) =>
-      this.#inflate.write(payload, (error) => (error ? reject(error) : resolve())),
-    );
     try {
-      await Promise.race([written, this.#failed]);
-      // The last piece, or that there was too much, may be told of a moment after the input is used up.
-      await Promise.race([nextTurn(), this.#failed]);
+      await new Promise<void>((resolve, reject) => {
+        this.#fail = reject;
+        // The last piece, or that there was too much, may be told of a moment after the input is used up.
+        this.#inflate.write(payload, (error) => (error ? reject(error) : setImmediate(resolve)));
+      });
       return this.#unpacked.whole();
     } catch (error) {
       throw unreadable("zlib", error, at);
