@@ -6,7 +6,7 @@ import { findQemus } from "../../src/vm/find-qemu.ts";
 import { compileYardstick } from "./c-program.ts";
 import { newestOf } from "./guest.ts";
 import type { Plan } from "./options.ts";
-import { describeSetting, type Report } from "./report.ts";
+import { describeSetting, type Report, type Setting } from "./report.ts";
 import type { Results, Sample } from "./sample.ts";
 import { Stage } from "./stage.ts";
 
@@ -19,11 +19,7 @@ const IMAGE_OVERHEAD = 1.1;
  */
 export async function measure(plan: Plan, signal: AbortSignal): Promise<Report> {
   const { ramBytes, rounds, measurements } = plan;
-  const binary = newestOf(await findQemus());
-  const directory = await findRoom(plan);
-  const setting = await describeSetting(directory, binary.version);
-  const yardstick = await compileYardstick();
-  const stage = await Stage.open({ binary, ramBytes, directory, yardstick, signal });
+  const { stage, setting } = await openStage(plan, signal);
   const results: Record<string, Results[string]> = {};
   const loads: Record<string, number> = {};
   try {
@@ -44,6 +40,19 @@ export async function measure(plan: Plan, signal: AbortSignal): Promise<Report> 
     await stage.close();
   }
   return { takenOn: new Date().toISOString().slice(0, 10), ramBytes, rounds, setting, loads, results };
+}
+
+/** Looks for room and for what is compared; the caller closes the stage. */
+export async function openStage(
+  plan: Plan,
+  signal: AbortSignal,
+): Promise<{ stage: Stage; setting: Setting }> {
+  const { ramBytes } = plan;
+  const binary = newestOf(await findQemus());
+  const directory = await findRoom(plan);
+  const setting = await describeSetting(directory, binary.version);
+  const yardstick = await compileYardstick();
+  return { stage: await Stage.open({ binary, ramBytes, directory, yardstick, signal }), setting };
 }
 
 /** One line: redrawn on a terminal, else one for each round. */

@@ -116,9 +116,9 @@ export async function takeIn<T>(
       onConnection: (connection) => reception.accept(connection),
       onError: (error) => reception.fail(error),
     });
-    // Its threads load while QEMU is told and connects; nobody waits for them before.
-    pool.get();
     tell({ event: "listening", address: listener.address });
+    // Its threads load while QEMU is told to connect.
+    pool.get();
     begin(listener).catch((error: MultifdError) => reception.fail(error));
     const taken = await reception.result;
     // Awaited below, whatever becomes of the taken.
