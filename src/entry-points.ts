@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
  */
 
 /** dist/bundles/ for code that runs from there, else dist/: there the same lies in modules of its own, for tests that reach into it. */
-const [, root = ""] = /^(.*\/dist\/(?:bundles\/)?)(?:src|workers)\//.exec(import.meta.url) ?? [];
+const root = /^(.*\/dist\/(?:bundles\/)?)(?:src|workers)\//.exec(import.meta.url)?.[1] ?? import.meta.url;
 
 /** @param name of its source, without the ending; rolldown.config.ts lists all */
 export function entryPoint(name: string): URL {

@@ -28,7 +28,7 @@ export function renderBenchmarks(
 const HEAD = `# Benchmarks
 
 \`npm run bench:peers\` measures, and writes this page: change \`bench/peers\` instead. All samples are in
-[benchmarks/samples.json](benchmarks/samples.json).`;
+[benchmarks/samples.json](benchmarks/samples.json); [profiles](profiles.md) tell where the processor time goes.`;
 
 function setting({ takenOn, setting: { machine, disk, qemu, fio, compiler } }: Report): string {
   const { cpu, cores, memoryBytes, kernel, node } = machine;
@@ -61,8 +61,8 @@ ratio is taken within each round, and of these the median: a disk that drifts dr
 - **A restore's time** is from the start of the helper, Node.js included, or from QEMU's \`migrate-incoming\`, until QEMU calls it
   completed and the helper has ended. Guests begin with empty RAM in a tmpfs file, and nothing of the image is in the page cache.
 - **A verify's time** is that of the whole process.
-- **The helper** is the command line, a process of its own, with \`--json --direct-io on\`. Its images are flushed and sealed when it
-  ends. **Unsynced** is what an fsync of the file took after a way had called itself done.
+- **The helper** is the command line, a process of its own, with \`--json --direct-io on\`, and without
+  what Node.js might be told by its environment (NODE_EXTRA_CA_CERTS, NODE_OPTIONS). Its images are flushed and sealed when it ends. **Unsynced** is what an fsync of the file took after a way had called itself done.
 - **The C program** is [drain.c](../bench/peers/drain.c): a thread per channel receives 1 MiB and writes it with \`O_DIRECT\`, out of huge
   pages, to space that is reserved as the helper reserves it; its checksums are libdeflate's, and fdatasync is the end. Nobody could
   restore from its file. In the warm-up it reads that back, and every block was what had come.

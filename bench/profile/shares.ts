@@ -65,6 +65,7 @@ export async function shareOut(samples: AsyncIterable<Sampled>): Promise<Readonl
     const kind = kindOf(party, sample);
     sums[party][kind] = (sums[party][kind] ?? 0) + SECONDS_A_SAMPLE;
   }
+  if (total(sums.QEMU) === 0) throw new Error("perf has seen no QEMU: may it look at all processes?");
   return sums;
 }
 

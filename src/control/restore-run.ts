@@ -20,15 +20,22 @@ export async function runRestore(options: RestoreOptions, code?: WorkerCode): Pr
   // An address that is none is said before a whole image is read.
   parseAddress(options.connect);
   throwIfAborted(options.signal);
-  const pool = new RunPool(code ?? FEED, threadCount(options.workers, LEAST_CONNECTIONS));
+  // With "first", other threads read the whole image before these have anything to do.
+  const early = options.verify === "first" ? 0 : threadCount(options.workers, LEAST_CONNECTIONS);
+  const pool = new RunPool(code ?? FEED, early);
   try {
     const [{ withOutgoing }, { feedPlan }] = await Promise.all([
       import("./outgoing-image.ts"),
       import("./feed-run.ts"),
     ]);
-    const completed = await withOutgoing(options, (plan) =>
-      feedPlan(options, { ...plan, code: code ?? plan.code }, pool),
-    );
+    const completed = await withOutgoing(options, async (plan) => {
+      try {
+        return await feedPlan(options, { ...plan, code: code ?? plan.code }, pool);
+      } finally {
+        // No task may read on when the image is closed.
+        await pool.close();
+      }
+    });
     teller(options)(completed);
     return completed;
   } finally {

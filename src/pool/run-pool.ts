@@ -24,6 +24,9 @@ export class RunPool {
   readonly #crews: Crew[] = [];
   /** Thread ids of the workers that have loaded their code. */
   readonly #loaded = new Set<number>();
+  /** Why a thread ended that had nothing to do; null: none did. */
+  #died: unknown = null;
+  #closed: Promise<void> | null = null;
 
   /** @param code is loaded at once; tasks may name another */
   constructor(code: WorkerCode, threads: number) {
@@ -61,12 +64,16 @@ export class RunPool {
       if (!first.includes(id)) this.#loaded.add(id);
     });
     // A worker that dies rejects its tasks; without a listener the pool's own event would end the process.
-    piscina.on("error", () => undefined);
+    piscina.on("error", (error: unknown) => {
+      this.#died ??= error;
+    });
     return piscina;
   }
 
   async run<T>(task: object, { url, name }: WorkerCode = this.#code): Promise<T> {
     const crew = this.#crews.reduce((best, one) => (loadOf(one) < loadOf(best) ? one : best));
+    // Threads that cannot load their code are not tried again, and a task would wait for them for ever.
+    if (crew.piscina.threads.length === 0) throw workerDied(this.#died);
     crew.tasks++;
     let answer: Answer<T>;
     try {
@@ -80,7 +87,13 @@ export class RunPool {
     return answer.value;
   }
 
-  async close(): Promise<void> {
+  /** Ends all threads, once: whatever they were doing, they do no more when this resolves. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     // A thread that is terminated while it loads koffi takes the whole process with it (abort in napi_throw).
     await this.loaded();
     await Promise.all(this.#crews.map(({ piscina }) => piscina.destroy()));
@@ -107,7 +120,7 @@ function loadOf({ tasks, threads }: Crew): number {
 function workerDied(error: unknown): MultifdError {
   const text = error instanceof Error ? error.message : String(error);
   // A thread reads its code from files, while the connections of its run may take the last descriptors.
-  if (hasCode(error, "EMFILE")) {
+  if (hasCode(error, "EMFILE") || text.includes("EMFILE")) {
     const advice = "raise the limit of open files (ulimit -n)";
     return new MultifdError("IO", `a worker thread could not load its code: ${text}; ${advice}`, {}, error);
   }

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -37,8 +37,11 @@ test("the tarball holds what users need and nothing else", async () => {
   expect(packed.map((path) => `./${path}`)).toEqual(
     expect.arrayContaining(needed.map((path: string) => `./${path.replace(/^\.\//, "")}`)),
   );
-  for (const worker of ["drain.js", "feed.js", "check.js"])
-    expect(packed).toContain(`dist/bundles/workers/${worker}`);
+  const workers = (await readdir(join(ROOT, "workers"))).map(
+    (file) => `workers/${file.replace(/\.ts$/, "")}`,
+  );
+  for (const program of [...workers, "src/vm/guard/guardian-main", "src/bench/generator/thread"])
+    expect(packed).toContain(`dist/bundles/${program}.js`);
   for (const page of ["README.md", "LICENSE", "CHANGELOG.md", "docs/manager-contract.md"]) {
     expect(packed).toContain(page);
   }

@@ -99,7 +99,7 @@ function runsOf({ pageSize }: MappedBlock, stretch: Stretch, bits: Uint8Array, a
   if (end - page === 16) {
     const all = (bits[page >> 3] as number) | ((bits[(page >> 3) + 1] as number) << 8);
     if (all === 0) return runs;
-    if (all === 0xffff) return [{ start: stretch.start + at, end: stretch.start + at + RANGE_BYTES }];
+    if (all === 0xffff) return [{ start: stretch.start + at, end: stretch.start + end * pageSize }];
   }
   let first = -1;
   for (let page = at / pageSize; page <= end; page++) {
