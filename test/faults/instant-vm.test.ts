@@ -48,6 +48,7 @@ describeEachQemu("a guest that runs while its RAM follows", (binary) => {
     process.kill(helper.pid, "SIGKILL");
     process.kill(plane, "SIGKILL");
     await untilMigration(qmp, "postcopy-paused");
+    await vms.untilItWaits(qemu);
     // It waits for the virtual processor, which waits for a page.
     await expect(qmp.execute("stop", undefined, { timeoutMs: 1000 })).rejects.toMatchObject({
       details: { awaited: "stop" },

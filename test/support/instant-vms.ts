@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -48,6 +48,8 @@ export interface InstantVms {
   expectWhole(qmp: QmpClient): Promise<void>;
   /** The guest goes on. */
   expectAlive(): Promise<void>;
+  /** Waits until a thread of this QEMU waits for a page. */
+  untilItWaits(qemu: number): Promise<void>;
 }
 
 export interface LaunchedVm {
@@ -144,6 +146,18 @@ export function useInstantVms(binary: QemuBinary, kind: GuestKind): InstantVms {
       const pass = await currentPass(destination.path, WALKED);
       const later = (): Promise<number> => currentPass(destination.path, WALKED);
       await expect.poll(later, { timeout: PATIENCE_MS }).toBeGreaterThan(pass);
+    },
+    async untilItWaits(qemu) {
+      const places = (): string[] =>
+        readdirSync(`/proc/${qemu}/task`).map((task) =>
+          readFileSync(`/proc/${qemu}/task/${task}/wchan`, "utf8"),
+        );
+      // A kernel that does not tell where threads wait says "0" of each.
+      const waits = (): boolean => {
+        const told = places();
+        return told.includes("handle_userfault") || told.every((place) => place === "0");
+      };
+      await expect.poll(waits, { timeout: PATIENCE_MS, interval: 10 }).toBe(true);
     },
   };
 }
