@@ -33,7 +33,6 @@ export interface DeliveryPlan {
 interface Line {
   readonly channel: ChannelName;
   readonly connection: Connection;
-  readonly startedAt: number;
   fed: Fed | null;
 }
 
@@ -50,6 +49,8 @@ export class Delivery {
   readonly #failing = new AbortController();
   #failure: MultifdError | null = null;
   #givingUp: Promise<void> | null = null;
+  /** When the feeding began; null before. */
+  #startedAt: number | null = null;
   #begun = false;
   #mostOutstanding = 0;
   #moved = -1;
@@ -71,10 +72,17 @@ export class Delivery {
       connection.close(false);
       return;
     }
-    const number = this.#lines.length;
-    const line: Line = { channel, connection, startedAt: performance.now(), fed: null };
-    this.#lines.push(line);
-    this.#tasks.push(this.#serve(line, number));
+    this.#lines.push({ channel, connection, fed: null });
+  }
+
+  /**
+   * Feeds all, once all are connected: QEMU reads nothing before, and one that lacks channels when a feed fails would wait for
+   * them for ever.
+   */
+  begin(): void {
+    if (this.#failure !== null) return;
+    this.#startedAt = performance.now();
+    for (const [number, line] of this.#lines.entries()) this.#tasks.push(this.#serve(line, number));
   }
 
   /** Ends the delivery; the first failure is the one that counts. */
@@ -130,10 +138,11 @@ export class Delivery {
     this.#plan.onTick();
     if (this.#failure !== null) return;
     const now = performance.now();
-    const lost = this.#lines.findIndex(
-      (line, number) => !this.#plan.control.isTaken(number) && isOverdue(line.startedAt, now),
-    );
-    if (lost >= 0) this.fail(neverTaken(lost));
+    const since = this.#startedAt;
+    if (since !== null && isOverdue(since, now)) {
+      const lost = this.#lines.findIndex((_line, number) => !this.#plan.control.isTaken(number));
+      if (lost >= 0) this.fail(neverTaken(lost));
+    }
     this.#watchStall(now);
     this.#watchBeginning(now);
   }

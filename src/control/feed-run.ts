@@ -85,6 +85,7 @@ class FeedRun {
         this.#log.debug({ channel }, "channel connected");
         this.#tell({ event: "channel", channel });
       }
+      delivery.begin();
     } catch (error) {
       delivery.fail(
         error instanceof MultifdError ? error : new MultifdError("INTERNAL", String(error), {}, error),
