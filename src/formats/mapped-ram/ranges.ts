@@ -93,16 +93,16 @@ export function* absentPages(
 
 function runsOf({ pageSize }: MappedBlock, stretch: Stretch, bits: Uint8Array, at: number): Run[] {
   const runs: Run[] = [];
+  const begin = at / pageSize;
   const end = Math.min(at + RANGE_BYTES, stretch.length) / pageSize;
-  const page = at / pageSize;
   // Most ranges are of 16 pages of which all are there, or none.
-  if (end - page === 16) {
-    const all = (bits[page >> 3] as number) | ((bits[(page >> 3) + 1] as number) << 8);
+  if (end - begin === 16) {
+    const all = (bits[begin >> 3] as number) | ((bits[(begin >> 3) + 1] as number) << 8);
     if (all === 0) return runs;
     if (all === 0xffff) return [{ start: stretch.start + at, end: stretch.start + end * pageSize }];
   }
   let first = -1;
-  for (let page = at / pageSize; page <= end; page++) {
+  for (let page = begin; page <= end; page++) {
     const present = page < end && (((bits[page >> 3] as number) >> (page & 7)) & 1) === 1;
     if (present && first < 0) first = page;
     if (present || first < 0) continue;
