@@ -15,31 +15,36 @@ export function combineCrc32(first: number, second: number, length: number): num
 
 /** Joins many pieces of one length: what is alike for all of them is worked out once. */
 export class CrcJoiner {
-  // For each byte of a CRC, from the lowest, and each value of it, what it becomes when a piece is appended.
-  readonly #first: Uint32Array;
-  readonly #second: Uint32Array;
-  readonly #third: Uint32Array;
-  readonly #fourth: Uint32Array;
+  /** For each byte of a CRC, from the lowest, and each value of it, what it becomes when a piece is appended. */
+  readonly #table: Int32Array;
 
   /** @param length bytes of each piece */
   constructor(length: number) {
     const factor = powerOfX(8 * length);
-    const table = (shift: number): Uint32Array =>
-      Uint32Array.from({ length: 256 }, (_, byte) => multiply(factor, (byte << shift) >>> 0));
-    this.#first = table(0);
-    this.#second = table(8);
-    this.#third = table(16);
-    this.#fourth = table(24);
+    this.#table = Int32Array.from({ length: 4 * 256 }, (_, n) =>
+      multiply(factor, ((n & 255) << (8 * (n >> 8))) >>> 0),
+    );
   }
 
-  /** The CRC of what `crc` stands for, with a piece appended whose own CRC is `piece`. */
-  join(crc: number, piece: number): number {
-    const shifted =
-      (this.#first[crc & 255] as number) ^
-      (this.#second[(crc >>> 8) & 255] as number) ^
-      (this.#third[(crc >>> 16) & 255] as number) ^
-      (this.#fourth[crc >>> 24] as number);
-    return (shifted ^ piece) >>> 0;
+  /**
+   * The CRC of the pieces from `first` to before `end` that have a bit, one behind the other. Its numbers have a sign until the
+   * last step: others are objects to V8 until it has optimised this, and a save ends while it does.
+   * @param crcs of all pieces
+   * @param bits the lowest of each byte first
+   */
+  join(crcs: Int32Array, bits: Uint8Array, first: number, end: number): number {
+    const table = this.#table;
+    let crc = 0;
+    for (let n = first; n < end; n++) {
+      if ((((bits[n >> 3] as number) >> (n & 7)) & 1) === 0) continue;
+      crc =
+        (table[crc & 255] as number) ^
+        (table[256 + ((crc >>> 8) & 255)] as number) ^
+        (table[512 + ((crc >>> 16) & 255)] as number) ^
+        (table[768 + (crc >>> 24)] as number) ^
+        (crcs[n] as number);
+    }
+    return crc >>> 0;
   }
 }
 

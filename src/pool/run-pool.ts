@@ -5,6 +5,7 @@ import { fromFailure, MultifdError } from "../errors.ts";
 import { hasCode } from "../io/file-io.ts";
 import { loadPiscina } from "../piscina.ts";
 import type { Answer } from "./messages.ts";
+import { tuneThreads } from "./thread-tuning.ts";
 import type { WorkerCode } from "./worker-code.ts";
 
 /** Far more than a thread needs to load its code, even on a busy machine. */
@@ -24,6 +25,8 @@ export class RunPool {
   readonly #crews: Crew[] = [];
   /** Thread ids of the workers that have loaded their code. */
   readonly #loaded = new Set<number>();
+  /** Whether a task has been given: no more threads are asked for then. */
+  #begun = false;
   /** Why a thread ended that had nothing to do; null: none did. */
   #died: unknown = null;
   #closed: Promise<void> | null = null;
@@ -56,7 +59,10 @@ export class RunPool {
     });
     const first = piscina.threads.map((thread) => {
       // A worker's first message says that its code is loaded.
-      thread.once("message", () => this.#loaded.add(thread.threadId));
+      thread.once("message", () => {
+        this.#loaded.add(thread.threadId);
+        this.#tune();
+      });
       return thread.threadId;
     });
     // Of workers that replace a dead one the event says so; of the first ones it comes before they have begun.
@@ -75,6 +81,8 @@ export class RunPool {
     // Threads that cannot load their code are not tried again, and a task would wait for them for ever.
     if (crew.piscina.threads.length === 0) throw workerDied(this.#died);
     crew.tasks++;
+    this.#begun = true;
+    this.#tune();
     let answer: Answer<T>;
     try {
       answer = (await crew.piscina.run(task, { filename: url.href, name })) as Answer<T>;
@@ -103,6 +111,10 @@ export class RunPool {
   async loaded(): Promise<void> {
     const deadline = performance.now() + LOADING_MS;
     while (!this.#allLoaded() && performance.now() < deadline) await sleep(2);
+  }
+
+  #tune(): void {
+    if (this.#begun && this.#allLoaded()) tuneThreads();
   }
 
   #allLoaded(): boolean {

@@ -63,7 +63,7 @@ export class WatchedDisk {
           `page ${page} of block ${number} is present, and was not written`,
         );
         if (written !== null && tables.hasChecksums)
-          assert.equal(sums[page], written, `the checksum of page ${page}`);
+          assert.equal((sums[page] as number) >>> 0, written, `the checksum of page ${page}`);
       }
     }
   }

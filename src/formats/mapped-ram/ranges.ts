@@ -137,10 +137,14 @@ export class PresentPages {
 
   /** Takes the next bytes of the bitmap. */
   push(bytes: Uint8Array): void {
-    for (const byte of bytes) {
-      const left = this.#bits - this.#seen * 8;
-      this.#seen++;
-      if (left > 0) this.count += SET_BITS[left < 8 ? byte & ((1 << left) - 1) : byte] as number;
-    }
+    let count = 0;
+    const whole = Math.min(bytes.length, Math.max(0, Math.floor(this.#bits / 8) - this.#seen));
+    for (let at = 0; at < whole; at++) count += SET_BITS[bytes[at] as number] as number;
+    const left = this.#bits - (this.#seen + whole) * 8;
+    // What is behind the last page means nothing.
+    if (whole < bytes.length && left > 0)
+      count += SET_BITS[(bytes[whole] as number) & ((1 << left) - 1)] as number;
+    this.#seen += bytes.length;
+    this.count += count;
   }
 }

@@ -46,7 +46,7 @@ export class RamTables {
   readonly #firstPage: readonly number[];
   readonly #bits: Uint8Array;
   readonly #roomy: Uint8Array;
-  readonly #checksums: Uint32Array | null;
+  readonly #checksums: Int32Array | null;
   readonly #digests: BigUint64Array | null;
 
   /** To be made only once a layout was published. */
@@ -63,7 +63,7 @@ export class RamTables {
     this.#roomy = new Uint8Array(memory.roomy, 0, memory.roomy.byteLength);
     const { checksums, digests } = memory;
     this.#checksums =
-      checksums === null ? null : new Uint32Array(checksums, 0, checksums.byteLength / CHECKSUM_BYTES);
+      checksums === null ? null : new Int32Array(checksums, 0, checksums.byteLength / CHECKSUM_BYTES);
     this.#digests =
       digests === null ? null : new BigUint64Array(digests, 0, digests.byteLength / DIGEST_BYTES);
   }
@@ -140,10 +140,10 @@ export class RamTables {
     return bits.subarray(start, start + bitmapBytes(this.blocks[block] as MappedBlock));
   }
 
-  /** Checksums of a block's pages; those of pages that are not present mean nothing. */
-  checksums(block: number): Uint32Array {
+  /** Checksums of a block's pages, with a sign; those of pages that are not present mean nothing. */
+  checksums(block: number): Int32Array {
     const { start, end } = this.#pagesOf(block);
-    return (this.#checksums ?? new Uint32Array(0)).subarray(start, end);
+    return (this.#checksums ?? new Int32Array(0)).subarray(start, end);
   }
 
   /** Digests of a block's pages; those of pages that are not present mean nothing. */
