@@ -6,7 +6,7 @@ import { alignedBuffer } from "../io/slab-arena.ts";
 import type { Source } from "../io/source.ts";
 import { readBlock, StoredChecksums } from "../pool/block-reader.ts";
 import type { FeedTask, OutgoingTask } from "../pool/messages.ts";
-import { readSlots } from "../pool/ring-plan.ts";
+import { feedSlots } from "../pool/ring-plan.ts";
 import { FEED } from "../pool/worker-code.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import { imageFacts, nameOf } from "./image-facts.ts";
@@ -34,7 +34,7 @@ export async function planStreams(
       const task: Omit<FeedTask, keyof OutgoingTask> = {
         image: { fd, base, directIo },
         record,
-        slots: readSlots(record.blockBytes, channels.length),
+        slots: feedSlots(record.blockBytes, channels.length),
         multifdChannels: channels.length - 1,
       };
       return { channel: nameOf(record), firstBytes: firstBytes[number] as Uint8Array, task };

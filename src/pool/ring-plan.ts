@@ -7,30 +7,48 @@ export interface RingPlan {
 }
 
 /**
- * Three slots of 1 MiB overlap reading, checking and writing even for one channel. Where many channels keep the disk
- * busy together, small rings do: all 256 connections then need about 130 MiB instead of 770. It depends on the
- * connection's number alone, because nobody says beforehand how many channels will come.
+ * Four slots of 1 MiB keep up to three writes of a channel under way: with one, the disk waits between them. Where there is but one
+ * channel, it alone has to keep all the threads that write busy. Where many do that together, small rings do: all 256 connections
+ * then need about 130 MiB instead of 770. It depends on the connection's number alone, because nobody says beforehand how many
+ * channels will come.
  */
 export function drainPlan(connection: number): RingPlan {
-  if (connection < 9) return { blockBytes: MIB, slots: 3 };
+  // Main, which has little, and the first channel.
+  if (connection < 2) return { blockBytes: MIB, slots: 6 };
+  if (connection < 9) return { blockBytes: MIB, slots: 4 };
+  if (connection < 33) return { blockBytes: MIB / 2, slots: 2 };
   if (connection < 65) return { blockBytes: MIB / 4, slots: 2 };
   // QEMU makes 256 connections at most: what comes later is a channel only where others came and went before.
-  return connection < 256 ? { blockBytes: MIB / 8, slots: 3 } : { blockBytes: MIB / 16, slots: 2 };
+  return connection < 256 ? { blockBytes: MIB / 8, slots: 2 } : { blockBytes: MIB / 16, slots: 2 };
 }
 
 const READ_BUDGET = 112 * MIB;
 
-/** Slots for reading blocks of a size that the image dictates, so that all channels together stay within a budget. */
+/** Slots for checking blocks of a size that the image dictates, so that all channels together stay within a budget. */
 export function readSlots(blockBytes: number, channels: number): number {
-  const wanted = blockBytes > MIB / 2 ? 3 : 2;
-  return Math.max(1, Math.min(wanted, Math.floor(READ_BUDGET / (channels * blockBytes))));
+  return slotsWithin(READ_BUDGET, blockBytes > MIB / 2 ? 3 : 2, blockBytes, channels);
 }
 
+/** The same for sending them. */
+export function feedSlots(blockBytes: number, channels: number): number {
+  return slotsWithin(READ_BUDGET, channels < OVERLAPPING ? 3 : 2, blockBytes, channels);
+}
+
+function slotsWithin(budget: number, wanted: number, blockBytes: number, channels: number): number {
+  return Math.max(1, Math.min(wanted, Math.floor(budget / (channels * blockBytes))));
+}
+
+/** So many channels keep the disk busy while each of them sends: a third slot then is only more memory to go through. */
+const OVERLAPPING = 4;
+const PAGES_BUDGET = 64 * MIB;
+
 /**
- * How each of so many channels reads ahead in a mapped-ram file: 96 MiB in all at most. Blocks are whole checksummed
- * ranges; a channel of 255 then sends packets of 32 pages.
+ * How each of so many channels reads ahead in a mapped-ram file. Blocks are whole checksummed ranges, and as large as the budget
+ * allows: each one costs a read and two or more changes of thread. A channel of 255 then sends packets of 32 pages.
  */
 export function pagesPlan(channels: number): RingPlan {
-  if (channels <= 8) return { blockBytes: MIB, slots: 3 };
-  return { blockBytes: channels <= 64 ? MIB / 4 : MIB / 8, slots: 3 };
+  if (channels < OVERLAPPING) return { blockBytes: MIB, slots: 3 };
+  let blockBytes = MIB;
+  while (2 * channels * blockBytes > PAGES_BUDGET) blockBytes /= 2;
+  return { blockBytes, slots: 2 };
 }
