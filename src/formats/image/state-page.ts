@@ -3,7 +3,7 @@ import { crc32 } from "node:zlib";
 import { MultifdError } from "../../errors.ts";
 import { damaged, hex32 } from "./damage.ts";
 import { type Region, SUPERBLOCK_BYTES } from "./model.ts";
-import { readU64, viewOf, writeU64 } from "./u64.ts";
+import { readTime, readU64, viewOf, writeU64 } from "./u64.ts";
 
 /**
  * 4096 bytes that say in what state a file is: the superblock of a stream image and the footer of a mapped-ram one, which make
@@ -76,7 +76,7 @@ export function decodeStatePage(kind: StatePageKind, bytes: Uint8Array): ImageSt
   return {
     state: readState(kind, view),
     uuid: uuidText(bytes.subarray(AT.uuid, AT.uuid + UUID_BYTES)),
-    createdMs: readU64(view, AT.created, kind.what),
+    createdMs: readTime(view, AT.created, kind.what),
   };
 }
 

@@ -7,6 +7,9 @@ export const LARGEST_HIGH: number = Math.floor(Number.MAX_SAFE_INTEGER / HIGH_WO
 /** Size of a u64 on disk. */
 export const U64_BYTES = 8;
 
+/** The latest time, in milliseconds since the epoch, that JavaScript has a name for (ECMA-262, "Time Values"). */
+const LAST_MS = 8.64e15;
+
 /**
  * Reads a big-endian u64 as a number. No file is larger than 2^53 - 1 bytes, so a larger value is damage.
  *
@@ -19,6 +22,13 @@ export function readU64(view: DataView, offset: number, what: string): number {
     throw damaged(`${what} byte ${offset}`, `the value ${value} is larger than any file`, { what, offset });
   }
   return high * HIGH_WORD + view.getUint32(offset + 4);
+}
+
+/** Milliseconds since 1970. Throws IMAGE_DAMAGED on more than a date can be. */
+export function readTime(view: DataView, offset: number, what: string): number {
+  const ms = readU64(view, offset, what);
+  if (ms <= LAST_MS) return ms;
+  throw damaged(`${what} byte ${offset}`, `${ms} milliseconds since 1970 are no time`, { what, offset });
 }
 
 export function writeU64(view: DataView, offset: number, value: number): void {

@@ -10,7 +10,7 @@ import {
   uuidBytes,
   uuidText,
 } from "../image/state-page.ts";
-import { readU64, viewOf, writeU64 } from "../image/u64.ts";
+import { readTime, readU64, viewOf, writeU64 } from "../image/u64.ts";
 import { FOOTER_BYTES, type Seal } from "./footer.ts";
 
 /** The page in which an instant restore writes down that the VM runs on from here: the one before the footer, if there is one. */
@@ -32,8 +32,6 @@ const AT = {
   startTicks: 88,
   bootId: 96,
 } as const;
-/** The latest time, in milliseconds since the epoch, that JavaScript has a name for (ECMA-262, "Time Values"). */
-const LAST_MS = 8.64e15;
 
 /** A process of this host that no later one can be taken for. */
 export interface QemuIdentity {
@@ -98,19 +96,13 @@ export function openMark(bytes: Uint8Array): { readonly mark: ResumedMark; reado
   const pid = view.getUint32(AT.pid);
   return {
     mark: {
-      resumedMs: readTime(view, AT.resumed),
-      completedMs: state === "sealed" ? readTime(view, AT.completed) : null,
+      resumedMs: readTime(view, AT.resumed, MARK.what),
+      completedMs: state === "sealed" ? readTime(view, AT.completed, MARK.what) : null,
       session: uuidAt(AT.session),
       qemu: pid === 0 ? null : { pid, startTicks: numberAt(AT.startTicks), bootId: uuidAt(AT.bootId) },
     },
     image: { uuid: uuid === NO_IMAGE ? null : uuid, streamEnd: numberAt(AT.streamEnd) },
   };
-}
-
-function readTime(view: DataView, at: number): number {
-  const ms = readU64(view, at, MARK.what);
-  if (ms <= LAST_MS) return ms;
-  throw damaged(`${MARK.what} byte ${at}`, `${ms} milliseconds since 1970 are no time`);
 }
 
 /**

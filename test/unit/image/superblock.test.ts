@@ -85,7 +85,7 @@ test("optional features and bytes behind the known fields are ignored", () => {
   expect(decodeSuperblock(bytes)).toEqual(sealed);
 });
 
-test("version 0, states that do not exist and impossible sizes are damage", () => {
+test("version 0, states that do not exist, impossible sizes and times are damage", () => {
   expect(() => decodeSuperblock(patched((bytes) => bytes.writeUInt32BE(0, 8)))).toThrow(
     failing("IMAGE_DAMAGED", "byte 8", "version 0"),
   );
@@ -95,6 +95,8 @@ test("version 0, states that do not exist and impossible sizes are damage", () =
   }
   const huge = patched((bytes) => bytes.writeBigUInt64BE(2n ** 53n, 48));
   expect(() => decodeSuperblock(huge)).toThrow(failing("IMAGE_DAMAGED", "byte 48", "9007199254740992"));
+  const never = patched((bytes) => bytes.writeBigUInt64BE(8_640_000_000_000_001n, 40));
+  expect(() => decodeSuperblock(never)).toThrow(failing("IMAGE_DAMAGED", "byte 40", "no time"));
 });
 
 test("a superblock is never made with something that is no UUID", () => {
