@@ -96,7 +96,7 @@ const superblock: Target = (input) => {
   return true;
 };
 
-/** What JSON.parse reads the scanner must read as well, where the text says nothing twice and nothing in two ways. */
+/** What JSON.parse reads the scanner, which takes texts that are too long for it, must read as well, where the text says nothing twice and nothing in two ways. */
 const vmdescription: Target = (input, random) => {
   const scanner = new DescriptionScanner();
   for (const piece of cut(random, input)) scanner.push(piece);

@@ -1,5 +1,5 @@
 import { Buffer } from "node:buffer";
-import { DescriptionScanner } from "./vmdescription.ts";
+import { DescriptionReader } from "./description-reader.ts";
 
 /** A vmdescription is about 10 KiB to 1 MiB; a longer one than this is not recognised. */
 export const VMDESCRIPTION_LIMIT: number = 16 * 1024 * 1024;
@@ -7,6 +7,13 @@ const BRACE = 0x7b;
 const FOOTER = 0x7e;
 /** EOF byte, VMDESCRIPTION type, u32 length: what stands before the JSON. */
 const PREFIX_BYTES = 6;
+/**
+ * The true prefix may begin inside the length of a false one (the footer of section 6 ends in 00 06); then its
+ * brace comes at most 3 bytes behind the false one, where QEMU's own text has `{"p` or `{"c`.
+ */
+const LAST_FALSE_START = 3;
+/** A byte that stands for itself, and is below 0x20. */
+const CONTROL = /[^ -\xff]/g;
 
 /** The end of the main stream, as found at its very last byte. */
 export interface Tail {
@@ -26,7 +33,7 @@ export interface Tail {
 export class TailFinder {
   /** The bytes before the piece at hand; 0xff begins no candidate. */
   #recent: Buffer = Buffer.alloc(PREFIX_BYTES, 0xff);
-  readonly #description = new DescriptionScanner();
+  readonly #description = new DescriptionReader();
   /** Bytes of the candidate's text that have come, and that it announced. */
   #seen = 0;
   #length = 0;
@@ -35,8 +42,14 @@ export class TailFinder {
 
   /** Takes the next piece of the stream, which begins at `offset`. */
   scan(bytes: Buffer, offset: number): void {
+    // The same bytes, for what strings are quick at; most pieces have no candidate.
+    let text = "";
     for (let at = 0; at < bytes.length; ) {
-      at = this.#eofByte === null ? this.#search(bytes, at, offset) : this.#follow(bytes, at);
+      if (this.#eofByte === null) at = this.#search(bytes, at, offset);
+      else {
+        if (text === "") text = bytes.toString("latin1");
+        at = this.#follow(bytes, text, at);
+      }
     }
     const tail = bytes.subarray(-PREFIX_BYTES);
     this.#recent = Buffer.concat([this.#recent.subarray(tail.length), tail]);
@@ -44,7 +57,7 @@ export class TailFinder {
 
   /** To be called at the stream's end; null when no vmdescription ended there. */
   finish(): Tail | null {
-    if (this.#eofByte === null || this.#seen !== this.#length) return null;
+    if (this.#eofByte === null) return null;
     const description = this.#description.finish();
     return description === null ? null : { eofByte: this.#eofByte, ...description };
   }
@@ -64,15 +77,15 @@ export class TailFinder {
       this.#eofByte = offset + start;
       this.#length = length;
       this.#seen = 0;
-      this.#description.restart();
+      this.#description.restart(length);
       return brace;
     }
     return bytes.length;
   }
 
-  #follow(bytes: Buffer, from: number): number {
+  #follow(bytes: Buffer, text: string, from: number): number {
     const end = Math.min(bytes.length, from + this.#length - this.#seen);
-    const at = bodyEnd(bytes, from, end, this.#seen);
+    const at = bodyEnd(text, from, end, this.#seen);
     const alive = at === end && end > from;
     if (alive) {
       this.#description.push(bytes.subarray(from, end));
@@ -83,18 +96,12 @@ export class TailFinder {
 }
 
 /** Where a candidate's text stops to be one. @param seen how much of it lies before `from` */
-function bodyEnd(bytes: Buffer, from: number, end: number, seen: number): number {
-  for (let at = from; at < end; at++) {
-    const byte = bytes[at] as number;
-    if (byte < 0x20 || (byte === BRACE && isFalseStart(seen + at - from))) return at;
+function bodyEnd(text: string, from: number, end: number, seen: number): number {
+  CONTROL.lastIndex = from;
+  const stop = CONTROL.test(text) ? Math.min(end, CONTROL.lastIndex - 1) : end;
+  for (let index = Math.max(1, seen); index <= LAST_FALSE_START; index++) {
+    const at = from + index - seen;
+    if (at < stop && text.charCodeAt(at) === BRACE) return at;
   }
-  return end;
-}
-
-/**
- * The true prefix may begin inside the length of a false one (the footer of section 6 ends in 00 06); then its
- * brace comes at most 3 bytes behind the false one, where QEMU's own text has `{"p` or `{"c`.
- */
-function isFalseStart(index: number): boolean {
-  return index > 0 && index <= 3;
+  return stop;
 }

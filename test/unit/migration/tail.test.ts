@@ -22,6 +22,9 @@ function find(...parts: Buffer[]): Tail | null {
   return whole.finish();
 }
 
+/** Blanks that make a text one that is scanned, and not parsed as a whole. */
+const LONG = " ".repeat(256 * 1024);
+
 test("a vmdescription that ends with the stream is found, with the EOF byte before it", () => {
   const found = { eofByte: 300, pageSize: 4096, devices: ["timer"] };
   expect(find(Buffer.alloc(300, 0x7b), TRUE_TAIL)).toEqual(found);
@@ -39,8 +42,11 @@ test.each([
     '{"x":[-1.5e+3,0,true,false,null],"devices":[{"name":"timer"}],"page_size":4096 }',
   ],
   ["deep fields", nested(50)],
+  ["an escape that JSON does not have", '{"page_size":4096,"devices":[{"name":"timer","x":"\\q"}]}'],
 ])("a description is understood: %s", (_, text) => {
-  expect(find(eofByte, vmdescription(text))).toEqual({ eofByte: 0, pageSize: 4096, devices: ["timer"] });
+  const found = { eofByte: 0, pageSize: 4096, devices: ["timer"] };
+  expect(find(eofByte, vmdescription(text))).toEqual(found);
+  expect(find(eofByte, vmdescription(text + LONG))).toEqual(found);
 });
 
 test("QEMU 10's description begins with the configuration", () => {
@@ -63,7 +69,7 @@ test.each([
   ["an object that is not closed", [eofByte, vmdescription('{"devices":[],"page_size":4096')]],
   ["a number that is none", [eofByte, vmdescription('{"devices":[],"page_size":04096}')]],
   ["text behind the object", [eofByte, vmdescription('{"devices":[],"page_size":4096}1')]],
-  ["nesting beyond all devices", [eofByte, vmdescription(nested(64))]],
+  ["nesting beyond all devices in a long text", [eofByte, vmdescription(nested(64) + LONG)]],
   ["no page size", [eofByte, vmdescription('{"devices":[]}')]],
   ["a second one cut short behind a whole one", [TRUE_TAIL, TRUE_TAIL.subarray(0, -1)]],
   ["no EOF byte", [Buffer.from([0x7e]), vmdescription(JSON_TEXT)]],
@@ -74,6 +80,18 @@ test.each([
   ],
 ])("%s is no tail", (_, parts) => {
   expect(find(...parts)).toBeNull();
+});
+
+test.each([
+  ["JSON of something else", '{"devices":[1],"page_size":4096}'],
+  ["a device without a name", '{"devices":[{"id":"a"}],"page_size":4096}'],
+  ["devices that are no list", '{"devices":{"name":"a"},"page_size":4096}'],
+  ["a comma too many", '{"devices":[],"page_size":4096,}'],
+  ["a number that is none", '{"devices":[],"page_size":04096}'],
+  ["text behind the object", '{"devices":[],"page_size":4096}1'],
+  ["no page size", '{"devices":[]}'],
+])("%s is no tail either when the text is long", (_, text) => {
+  expect(find(eofByte, vmdescription(text + LONG))).toBeNull();
 });
 
 test.each([
