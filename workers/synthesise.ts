@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer";
 import { damaged } from "../src/formats/image/damage.ts";
 import type { MappedBlock } from "../src/formats/mapped-ram/model.ts";
+import { packetRuns } from "../src/formats/mapped-ram/packet-runs.ts";
 import {
   absentPages,
   bitmapOf,
@@ -10,7 +11,6 @@ import {
   stretchAt,
 } from "../src/formats/mapped-ram/ranges.ts";
 import { needsZeroPages } from "../src/formats/mapped-ram/synthesis.ts";
-import { PAGES_PER_PACKET } from "../src/formats/migration/multifd-packet.ts";
 import { PacketWriter } from "../src/formats/migration/packet-writer.ts";
 import { blockNameBytes, RecordWriter, ZERO_RECORD_BYTES } from "../src/formats/migration/record-writer.ts";
 import { readAt, readSpan } from "../src/io/file-io.ts";
@@ -120,10 +120,12 @@ function pageRecords(
   bytes: Uint8Array,
 ): Uint8Array[] {
   const parts: Uint8Array[] = [];
-  for (const address of pagesOf(block, piece)) {
-    const head = Buffer.allocUnsafe(8 + blockNameBytes(block.name));
-    parts.push(head.subarray(0, records.page(head, 0, block.name, address)));
-    parts.push(bytes.subarray(address - piece.start, address - piece.start + block.pageSize));
+  for (const { start, end } of piece.ranges.flatMap(({ runs }) => runs)) {
+    for (let address = start; address < end; address += block.pageSize) {
+      const head = Buffer.allocUnsafe(8 + blockNameBytes(block.name));
+      parts.push(head.subarray(0, records.page(head, 0, block.name, address)));
+      parts.push(bytes.subarray(address - piece.start, address - piece.start + block.pageSize));
+    }
   }
   return parts;
 }
@@ -155,6 +157,7 @@ async function sendChannel(task: SynthesisTask, part: ChannelPart, lane: Lane): 
   return true;
 }
 
+/** The data of pages stays where it was read to: a part for each run of them. */
 function sendPackets(
   lane: Lane,
   packets: PacketWriter,
@@ -162,45 +165,12 @@ function sendPackets(
   piece: Piece,
   bytes: Uint8Array,
 ): Promise<boolean> {
-  const pages = pagesOf(block, piece);
   const parts: Uint8Array[] = [];
-  for (let first = 0; first < pages.length; first += PAGES_PER_PACKET) {
-    const offsets = pages.subarray(first, first + PAGES_PER_PACKET);
-    parts.push(packets.pages(block.name, offsets));
-    addRuns(parts, offsets, block, piece, bytes);
+  for (const runs of packetRuns(piece)) {
+    parts.push(packets.pages(block.name, runs));
+    for (const { start, end } of runs) parts.push(bytes.subarray(start - piece.start, end - piece.start));
   }
   return lane.send(parts);
-}
-
-/** The data of pages, as it lies in the slot: one part for each run of them. */
-function addRuns(
-  parts: Uint8Array[],
-  offsets: Float64Array,
-  { pageSize }: MappedBlock,
-  piece: Piece,
-  bytes: Uint8Array,
-): void {
-  let start = offsets[0] as number;
-  let end = start;
-  for (const offset of offsets) {
-    if (offset !== end) {
-      parts.push(bytes.subarray(start - piece.start, end - piece.start));
-      start = offset;
-    }
-    end = offset + pageSize;
-  }
-  parts.push(bytes.subarray(start - piece.start, end - piece.start));
-}
-
-/** Where in their block a piece's pages lie. This runs for each page of the RAM; a generator took a fifth of the time. */
-function pagesOf({ pageSize }: MappedBlock, { ranges, length }: Piece): Float64Array {
-  const pages = new Float64Array(length / pageSize);
-  let count = 0;
-  for (const { runs } of ranges) {
-    for (const { start, end } of runs)
-      for (let page = start; page < end; page += pageSize) pages[count++] = page;
-  }
-  return pages.subarray(0, count);
 }
 
 /** Reads the pages of a stretch ahead and hands each piece on once all its ranges have been checked. */

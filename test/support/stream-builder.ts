@@ -124,10 +124,14 @@ export function packet(spec: PacketSpec): Buffer {
     payloadBytes: spec.nextPacketSize ?? (normal.length > 0 ? payload.length : 0),
     number: spec.packetNumber ?? 0,
     block: spec.block ?? "",
-    normal,
-    zero,
+    normal: normal.map(onePage),
+    zero: zero.map(onePage),
   });
   return normal.length > 0 ? Buffer.concat([header, payload]) : header;
+}
+
+function onePage(start: number): packets.PageRun {
+  return { start, end: start + PAGE_BYTES };
 }
 
 /** A packet that is nothing but a SYNC, as QEMU 10 sends it. */

@@ -1,7 +1,7 @@
 import type net from "node:net";
 import { workerData } from "piscina";
 import { PAGES_PER_PACKET } from "../../formats/migration/multifd-packet.ts";
-import { initPacket, PacketWriter } from "../../formats/migration/packet-writer.ts";
+import { initPacket, PacketWriter, type PageRun } from "../../formats/migration/packet-writer.ts";
 import { PAGE_SIZE } from "../../formats/migration/wire.ts";
 import { Inlet } from "../../io/inlet.ts";
 import { connected, dial } from "./dial.ts";
@@ -29,8 +29,11 @@ export async function send(task: SendTask): Promise<void> {
     const number = Atomics.add(shared, SHARED.NEXT, 1);
     if (number >= task.packets || Atomics.load(shared, SHARED.GIVE_UP) === 1) break;
     const { normal, zero, payload } = templates[number % templates.length] as PacketTemplate;
-    const offset = (page: number): number => (number * PAGES_PER_PACKET + page) * PAGE_SIZE;
-    const header = packets.pages(task.block, normal.map(offset), zero.map(offset));
+    const run = (page: number): PageRun => {
+      const start = (number * PAGES_PER_PACKET + page) * PAGE_SIZE;
+      return { start, end: start + PAGE_SIZE };
+    };
+    const header = packets.pages(task.block, normal.map(run), zero.map(run));
     await channel.write(header, payload);
   }
   await channel.write(packets.sync());

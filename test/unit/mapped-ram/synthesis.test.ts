@@ -104,7 +104,7 @@ test("pages beyond 4 GiB have their address", () => {
   const end = records.zero(buffer, middle, "mem", far + PAGE);
   const expected = Buffer.concat([wire.zeroRecord(far, "mem"), wire.zeroRecord(far + PAGE, null)]);
   expect(buffer.subarray(0, end).equals(expected)).toBe(true);
-  const header = new PacketWriter(0, 1).pages("mem", [far]);
+  const header = new PacketWriter(0, 1).pages("mem", [{ start: far, end: far + PAGE }]);
   expect(header).toEqual(
     wire.packet({ block: "mem", normal: [far], payload: Buffer.alloc(PAGE) }).subarray(0, 1344),
   );
