@@ -51,7 +51,7 @@ export function intakeTask(
   connection: Connection,
   target: Target,
   control: SharedArrayBuffer,
-  { maxBytes, rate }: Pick<SaveOptions, "maxBytes" | "rate">,
+  { channels, maxBytes, rate }: Pick<SaveOptions, "channels" | "maxBytes" | "rate">,
 ): IntakeTask {
   const { fd, base, directIo, capacity, sparse, ownsFile } = target;
   return {
@@ -59,7 +59,7 @@ export function intakeTask(
     socketFd: connection.workerFd,
     image: { fd, base, directIo },
     control,
-    ...drainPlan(number),
+    ...drainPlan(number, channels),
     sparse,
     ownsFile,
     capacity,

@@ -6,16 +6,18 @@ export interface RingPlan {
   readonly slots: number;
 }
 
+/** So few channels have to keep all the threads that write busy. */
+const FEW = 2;
+
 /**
- * Four slots of 1 MiB keep up to three writes of a channel under way: with one, the disk waits between them. Where there is but one
- * channel, it alone has to keep all the threads that write busy. Where many do that together, small rings do: all 256 connections
- * then need about 130 MiB instead of 770. It depends on the connection's number alone, because nobody says beforehand how many
- * channels will come.
+ * Four slots of 1 MiB keep up to three writes of a channel under way: with one, the disk waits between them. Where many channels keep
+ * it busy together, small rings do: all 256 connections then need about 130 MiB instead of 770. It depends on the connection's number,
+ * because how many channels will come nobody has to say beforehand; and those of one save should have alike, as channels that took
+ * more than the others make the end of a restore slow.
+ * @param channels as many as were announced
  */
-export function drainPlan(connection: number): RingPlan {
-  // Main, which has little, and the first channel.
-  if (connection < 2) return { blockBytes: MIB, slots: 6 };
-  if (connection < 9) return { blockBytes: MIB, slots: 4 };
+export function drainPlan(connection: number, channels?: number): RingPlan {
+  if (connection < 9) return { blockBytes: MIB, slots: channels !== undefined && channels <= FEW ? 6 : 4 };
   if (connection < 33) return { blockBytes: MIB / 2, slots: 2 };
   if (connection < 65) return { blockBytes: MIB / 4, slots: 2 };
   // QEMU makes 256 connections at most: what comes later is a channel only where others came and went before.

@@ -1,5 +1,5 @@
 import type { MappedBlock } from "../../formats/mapped-ram/model.ts";
-import { bitmapOf, piecesOf, stretchAt } from "../../formats/mapped-ram/ranges.ts";
+import { bitmapOf, type Piece, piecesOf, STRETCH_BYTES } from "../../formats/mapped-ram/ranges.ts";
 import { barrierCount, needsZeroPages, synthesiseMain } from "../../formats/mapped-ram/synthesis.ts";
 import { barrierModeOf } from "../../formats/migration/barrier-mode.ts";
 import { INIT_BYTES, PACKET_BYTES, PAGES_PER_PACKET } from "../../formats/migration/multifd-packet.ts";
@@ -91,25 +91,42 @@ export function mappedFacts(
   };
 }
 
+/** As many stretches as have 64 KiB of bitmap: a read for each would make a VM of a TiB wait for seconds. */
+const COUNTED_BYTES = 64 * STRETCH_BYTES;
+
+interface Tally {
+  packets: number;
+  pages: number;
+}
+
 /** How many packets the channels will send, and with how many pages: what the workers will do is gone through. */
 async function countPackets(
   fd: number,
   blocks: readonly MappedBlock[],
   { blockBytes }: RingPlan,
-): Promise<{ packets: number; pages: number }> {
+): Promise<Tally> {
   const tally = { packets: 0, pages: 0 };
-  for (let number = 0; ; number++) {
-    const stretch = stretchAt(blocks, number);
-    if (stretch === null) return tally;
-    const block = blocks[stretch.block] as MappedBlock;
-    const { offset, length } = bitmapOf(block, stretch);
-    for (const { ranges } of piecesOf(block, stretch, await readSpan(fd, offset, length), blockBytes)) {
-      let bytes = 0;
-      for (const { runs } of ranges) for (const { start, end } of runs) bytes += end - start;
-      const pages = bytes / block.pageSize;
-      tally.packets += Math.ceil(pages / PAGES_PER_PACKET);
-      tally.pages += pages;
+  for (const [number, block] of blocks.entries()) {
+    for (let first = 0; first < block.usedLength; first += COUNTED_BYTES) {
+      const end = Math.min(first + COUNTED_BYTES, block.usedLength);
+      const { offset, length } = bitmapOf(block, { block: number, start: first, length: end - first });
+      const bits = await readSpan(fd, offset, length);
+      for (let start = first; start < end; start += STRETCH_BYTES) {
+        const stretch = { block: number, start, length: Math.min(STRETCH_BYTES, end - start) };
+        const itsBits = bits.subarray((start - first) / block.pageSize / 8);
+        addPackets(tally, block, piecesOf(block, stretch, itsBits, blockBytes));
+      }
     }
+  }
+  return tally;
+}
+
+function addPackets(tally: Tally, { pageSize }: MappedBlock, pieces: Iterable<Piece>): void {
+  for (const { ranges } of pieces) {
+    let bytes = 0;
+    for (const { runs } of ranges) for (const { start, end } of runs) bytes += end - start;
+    tally.packets += Math.ceil(bytes / pageSize / PAGES_PER_PACKET);
+    tally.pages += bytes / pageSize;
   }
 }
 
