@@ -7,11 +7,11 @@ import { padded, readAligned, readAt } from "../io/file-io.ts";
 import { tryShare } from "../io/libc.ts";
 import { alignedBuffer } from "../io/slab-arena.ts";
 import { openSource, type Source } from "../io/source.ts";
-import type { FileKind } from "./foreign/kind.ts";
+import { kindOfFile } from "./foreign/kind.ts";
 import { namingImage } from "./image-errors.ts";
-import type { MappedContents } from "./mapped-ram/contents.ts";
-import type { StreamPlace } from "./mapped-ram/find-stream.ts";
-import type { MappedImage } from "./mapped-ram/open.ts";
+import { type MappedContents, openContents } from "./mapped-ram/contents.ts";
+import { findStream, type StreamPlace } from "./mapped-ram/find-stream.ts";
+import { type MappedImage, openFileOf, openMapped } from "./mapped-ram/open.ts";
 import type { DirectIo, Log, RunOptions } from "./options.ts";
 import { SILENT } from "./silent-log.ts";
 
@@ -26,13 +26,12 @@ export function withSealedImage<T>(
   mapped?: (source: Source, image: MappedImage) => Promise<T>,
 ): Promise<T> {
   return withFile(options, async (source, head, notBusy) => {
-    if ((await kindOf(source, head)) === "stream") {
+    if ((await kindOfFile(source, head)) === "stream") {
       const opened = await readSealed(source, decodeSuperblock(head));
       notBusy();
       return await work(source, opened);
     }
     if (mapped !== undefined) {
-      const { openFileOf, openMapped } = await import("./mapped-ram/open.ts");
       const opened = await openMapped(openFileOf(source), source.base);
       notBusy();
       return await mapped(source, opened);
@@ -60,24 +59,14 @@ export function withRestorable<T>(
       notBusy();
       return await streams(source, opened);
     }
-    const { openContents } = await import("./mapped-ram/contents.ts");
-    const { openFileOf } = await import("./mapped-ram/open.ts");
     const contents = await openContents(openFileOf(source), place.base);
     notBusy();
     return await mapped(source, { ...contents, uuid: contents.uuid ?? place.uuid });
   });
 }
 
-/** What looks into other formats is loaded only for a file that is not one of streams: a restore waits for its code. */
-async function kindOf(source: Source, head: Uint8Array): Promise<FileKind> {
-  if (magicOf(head) === MAGIC) return "stream";
-  const { kindOfFile } = await import("./foreign/kind.ts");
-  return await kindOfFile(source, head);
-}
-
 async function streamPlace(source: Source, head: Uint8Array, offset: number): Promise<StreamPlace | null> {
   if (magicOf(head) === MAGIC && offset === source.base) return null;
-  const { findStream } = await import("./mapped-ram/find-stream.ts");
   return await findStream(source, head, offset);
 }
 

@@ -1,8 +1,9 @@
 import type { OpenedImage } from "../formats/image/open.ts";
 import type { Source } from "../io/source.ts";
+import { checkImage } from "./check-image.ts";
 import { destinationNeeds } from "./destination-needs.ts";
 import { checkExpectations } from "./expectations.ts";
-import type { MappedContents } from "./mapped-ram/contents.ts";
+import { planChecked } from "./mapped-ram/checked-plan.ts";
 import { withRestorable } from "./opened-image.ts";
 import type { RestoreOptions } from "./options.ts";
 import type { OutgoingPlan } from "./outgoing.ts";
@@ -11,8 +12,7 @@ import { planStreams } from "./stored-streams.ts";
 import { teller } from "./telling.ts";
 
 /**
- * Opens an image, checks it as far as the options ask, and has it sent: `send` gets what goes out. Code that only some images
- * need is loaded for them.
+ * Opens an image, checks it as far as the options ask, and has it sent: `send` gets what goes out.
  * @throws MultifdError what withRestorable throws; EXPECTATION_FAILED, VM_RAN_ON, QEMU_UNSUPPORTED, and what `send` throws
  */
 export function withOutgoing<T>(
@@ -22,7 +22,7 @@ export function withOutgoing<T>(
   return withRestorable(
     options,
     async (source, image) => send(await checkedStreams(source, image, options)),
-    async (source, contents) => send(await checkedPages(source, contents, options)),
+    async (source, contents) => send(await planChecked(source, contents, options)),
   );
 }
 
@@ -35,17 +35,7 @@ async function checkedStreams(
   const expected = channels === undefined ? expect : { ...expect, channels };
   checkExpectations(destinationNeeds(image.metadata), { ...options, expect: expected }, log);
   if (options.verify === "first") {
-    const { checkImage } = await import("./check-image.ts");
     teller(options)({ event: "verified", ...(await checkImage(options, source, image)) });
   }
   return await planStreams(source, image, options);
-}
-
-async function checkedPages(
-  source: Source,
-  contents: MappedContents,
-  options: RestoreOptions,
-): Promise<OutgoingPlan> {
-  const { planChecked } = await import("./mapped-ram/checked-plan.ts");
-  return await planChecked(source, contents, options);
 }

@@ -3,7 +3,9 @@ import { RunPool, threadCount } from "../pool/run-pool.ts";
 import { FEED, type WorkerCode } from "../pool/worker-code.ts";
 import { throwIfAborted } from "./cancellation.ts";
 import type { CompletedEvent } from "./events.ts";
+import { feedPlan } from "./feed-run.ts";
 import type { RestoreOptions } from "./options.ts";
+import { withOutgoing } from "./outgoing-image.ts";
 import { teller } from "./telling.ts";
 import { checkRestoreOptions } from "./validate.ts";
 
@@ -24,10 +26,6 @@ export async function runRestore(options: RestoreOptions, code?: WorkerCode): Pr
   const early = options.verify === "first" ? 0 : threadCount(options.workers, LEAST_CONNECTIONS);
   const pool = new RunPool(code ?? FEED, early);
   try {
-    const [{ withOutgoing }, { feedPlan }] = await Promise.all([
-      import("./outgoing-image.ts"),
-      import("./feed-run.ts"),
-    ]);
     const completed = await withOutgoing(options, async (plan) => {
       try {
         return await feedPlan(options, { ...plan, code: code ?? plan.code }, pool);

@@ -22,8 +22,7 @@ export interface IntakePlan {
   readonly meter: Meter;
   /** What runs for each connection. */
   readonly code: WorkerCode;
-  /** Once it listens. */
-  readonly begin: () => Promise<Intake>;
+  readonly intake: Intake;
   /** About ten times a second. */
   readonly onTick?: () => void;
 }
@@ -63,10 +62,9 @@ export async function takeIn<T>(
   options: IntakeOptions,
   use: (taken: readonly TakenIn[]) => Promise<T>,
 ): Promise<T> {
-  const { control, meter } = plan;
+  const { control, meter, intake } = plan;
   const log = options.log ?? SILENT;
   const tell = teller(options);
-  const intake = new Lazy(plan.begin);
   const pool = new Lazy(
     () => new RunPool(plan.code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1)),
   );
@@ -77,11 +75,8 @@ export async function takeIn<T>(
     channels: options.channels,
     connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
     stallTimeoutMs: options.stallTimeoutMs ?? 0,
-    prepare: async () => (await intake.get()).prepare(),
-    drain: async (number, connection) => {
-      const task = (await intake.get()).task(number, connection);
-      return pool.get().run<TakenIn>(task);
-    },
+    prepare: () => intake.prepare(),
+    drain: async (number, connection) => pool.get().run<TakenIn>(intake.task(number, connection)),
     drainBacklog: async () => listener?.drainBacklog(),
     refused: () => listener?.refused ?? 0,
     onTick: () => {
@@ -97,7 +92,7 @@ export async function takeIn<T>(
     onIgnored: (connection) => log.info({ connection }, "a connection closed without a word: ignored"),
   });
   const begin = async (listening: Listener): Promise<void> => {
-    if ((await intake.get()).barriers) await countParties(control, reception, listening);
+    if (intake.barriers) await countParties(control, reception, listening);
   };
   const unwatch = whenAborted(options.signal, (error) => reception.fail(error));
   const gone = new Lazy(async () => {

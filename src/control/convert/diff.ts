@@ -87,10 +87,10 @@ async function digestsOf(options: RunOptions): Promise<RamTables> {
       takeIn(
         {
           ...{ address: parseAddress(listen), control, meter: new Meter(), code: PLACE },
-          begin: async () => ({
+          intake: {
             ...{ barriers: true, prepare: () => Promise.resolve() },
             task: (connection, { workerFd }) => digestTask(connection, workerFd, control, ram),
-          }),
+          },
         },
         {
           ...{ image: options.image, channels, signal, onEvent },
