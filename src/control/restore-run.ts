@@ -24,7 +24,7 @@ export async function runRestore(options: RestoreOptions, code?: WorkerCode): Pr
   throwIfAborted(options.signal);
   // With "first", other threads read the whole image before these have anything to do.
   const early = options.verify === "first" ? 0 : threadCount(options.workers, LEAST_CONNECTIONS);
-  const pool = new RunPool(code ?? FEED, early);
+  const pool = new RunPool(code ?? FEED, early, true);
   try {
     const completed = await withOutgoing(options, async (plan) => {
       try {

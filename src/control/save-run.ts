@@ -38,7 +38,7 @@ export async function runSave(options: SaveOptions, parts: SaveRunParts = {}): P
     const space = new Space(target, options, log);
     const onTick = (): void => space.noteRam(control.ramBytes);
     const code = parts.code ?? (options.format === "mapped-ram" ? PLACE : DRAIN);
-    const plan = { address, control, meter, code, intake, onTick };
+    const plan = { address, control, meter, code, intake, onlyPool: true, onTick };
     completed = await takeIn(plan, options, (taken) => intake.finish(taken));
   } catch (error) {
     // A sealed image that only missed its name is left to the error of publishing it.

@@ -23,6 +23,8 @@ export interface IntakePlan {
   /** What runs for each connection. */
   readonly code: WorkerCode;
   readonly intake: Intake;
+  /** Whether no other threads are started while this runs. */
+  readonly onlyPool?: boolean;
   /** About ten times a second. */
   readonly onTick?: () => void;
 }
@@ -66,7 +68,12 @@ export async function takeIn<T>(
   const log = options.log ?? SILENT;
   const tell = teller(options);
   const pool = new Lazy(
-    () => new RunPool(plan.code, threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1)),
+    () =>
+      new RunPool(
+        plan.code,
+        threadCount(options.workers, (options.channels ?? MAX_CONNECTIONS) + 1),
+        plan.onlyPool,
+      ),
   );
   let listener: Listener | null = null;
   const warnOfReturnPath = returnPathWarning(control, log);

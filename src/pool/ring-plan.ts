@@ -11,7 +11,7 @@ const FEW = 2;
 
 /**
  * Four slots of 1 MiB keep up to three writes of a channel under way: with one, the disk waits between them. Where many channels keep
- * it busy together, small rings do: all 256 connections then need about 130 MiB instead of 770. It depends on the connection's number,
+ * it busy together, small rings do: all 256 connections then need about 125 MiB instead of 1 GiB. It depends on the connection's number,
  * because how many channels will come nobody has to say beforehand; and those of one save should have alike, as channels that took
  * more than the others make the end of a restore slow.
  * @param channels as many as were announced
@@ -31,7 +31,7 @@ export function readSlots(blockBytes: number, channels: number): number {
   return slotsWithin(READ_BUDGET, blockBytes > MIB / 2 ? 3 : 2, blockBytes, channels);
 }
 
-/** The same for sending them. */
+/** The same for sending them. @param channels with main among them, which has little */
 export function feedSlots(blockBytes: number, channels: number): number {
   return slotsWithin(READ_BUDGET, channels < OVERLAPPING ? 3 : 2, blockBytes, channels);
 }

@@ -25,15 +25,21 @@ export class RunPool {
   readonly #crews: Crew[] = [];
   /** Thread ids of the workers that have loaded their code. */
   readonly #loaded = new Set<number>();
+  readonly #tunes: boolean;
   /** Whether a task has been given: no more threads are asked for then. */
   #begun = false;
   /** Why a thread ended that had nothing to do; null: none did. */
   #died: unknown = null;
   #closed: Promise<void> | null = null;
 
-  /** @param code is loaded at once; tasks may name another */
-  constructor(code: WorkerCode, threads: number) {
+  /**
+   * @param code is loaded at once; tasks may name another
+   * @param tunes whether no pool is started after this one has begun: what its threads are told holds for later ones, too, and makes
+   *   them late
+   */
+  constructor(code: WorkerCode, threads: number, tunes = false) {
     this.#code = code;
+    this.#tunes = tunes;
     this.grow(threads);
   }
 
@@ -114,7 +120,7 @@ export class RunPool {
   }
 
   #tune(): void {
-    if (this.#begun && this.#allLoaded()) tuneThreads();
+    if (this.#tunes && this.#begun && this.#allLoaded()) tuneThreads();
   }
 
   #allLoaded(): boolean {

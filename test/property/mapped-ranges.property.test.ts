@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type MappedBlock, RANGE_BYTES, streamSpans } from "../../src/formats/mapped-ram/model.ts";
+import { packetRuns } from "../../src/formats/mapped-ram/packet-runs.ts";
 import {
   bitmapOf,
   PIECE_BYTES,
@@ -57,6 +58,36 @@ test("every present page is in exactly one piece, in its range, in order", () =>
               expect(Math.floor((end - 1) / RANGE_BYTES)).toBe(range);
               expect(start >= piece.start && end <= piece.start + piece.length).toBe(true);
               for (let at = start; at < end; at += block.pageSize) found.push(at / block.pageSize);
+            }
+          }
+        }
+      }
+      expect(found).toEqual(present);
+    }),
+  );
+});
+
+test("packets take the pages of a piece in order, 128 but for the last, in runs as long as they can be", () => {
+  const some = fc.constantFrom(2 ** 17, 2 ** 18, 2 ** 19, 2 ** 20);
+  fc.assert(
+    fc.property(blockWithBits, some, ({ block: any, bits, present }, pieceBytes) => {
+      // Only pages of 4 KiB go over channels.
+      const block = { ...any, pageSize: 4096, usedLength: (any.usedLength / any.pageSize) * 4096 };
+      const found: number[] = [];
+      for (let number = 0; ; number++) {
+        const stretch = stretchAt([block], number);
+        if (stretch === null) break;
+        const { offset, length } = bitmapOf(block, stretch);
+        const slice = bits.subarray(offset - block.bitmapOffset, offset - block.bitmapOffset + length);
+        for (const piece of piecesOf(block, stretch, slice, pieceBytes)) {
+          const packets = packetRuns(piece);
+          for (const [place, runs] of packets.entries()) {
+            const bytes = runs.reduce((sum, { start, end }) => sum + end - start, 0);
+            if (place < packets.length - 1) expect(bytes).toBe(128 * 4096);
+            expect(bytes > 0 && bytes <= 128 * 4096).toBe(true);
+            for (const [at, { start, end }] of runs.entries()) {
+              if (at > 0) expect(start).toBeGreaterThan((runs[at - 1] as { end: number }).end);
+              for (let page = start; page < end; page += 4096) found.push(page / 4096);
             }
           }
         }

@@ -1,6 +1,7 @@
 import { randomFillSync } from "node:crypto";
 import { shapePages } from "../../demo/ram-pattern.ts";
 import { PAGES_PER_PACKET } from "../../formats/migration/multifd-packet.ts";
+import type { PageRun } from "../../formats/migration/packet-writer.ts";
 import { PAGE_SIZE } from "../../formats/migration/wire.ts";
 import type { PageMix } from "../choices.ts";
 
@@ -11,9 +12,9 @@ const TEMPLATES = 32;
 
 /** What a packet says but for its place: sent over and over, each time of another stretch of RAM. */
 export interface PacketTemplate {
-  /** Which of the 128 pages have data, and which are zero; by number in the packet. */
-  readonly normal: readonly number[];
-  readonly zero: readonly number[];
+  /** Which of the 128 pages have data, and which are zero; in bytes from the first. */
+  readonly normal: readonly PageRun[];
+  readonly zero: readonly PageRun[];
   /** The data, in memory that all threads share. */
   readonly payload: Uint8Array;
 }
@@ -37,7 +38,19 @@ function template(pages: Buffer): PacketTemplate {
   const normal = numbers.filter((number) => !page(number).equals(ZERO_PAGE));
   const payload = new Uint8Array(new SharedArrayBuffer(normal.length * PAGE_SIZE));
   for (const [at, number] of normal.entries()) payload.set(page(number), at * PAGE_SIZE);
-  return { normal, zero: numbers.filter((number) => !normal.includes(number)), payload };
+  const zero = numbers.filter((number) => !normal.includes(number));
+  return { normal: runsOf(normal), zero: runsOf(zero), payload };
+}
+
+function runsOf(numbers: readonly number[]): PageRun[] {
+  const runs: { start: number; end: number }[] = [];
+  for (const number of numbers) {
+    const start = number * PAGE_SIZE;
+    const last = runs.at(-1);
+    if (last?.end === start) last.end += PAGE_SIZE;
+    else runs.push({ start, end: start + PAGE_SIZE });
+  }
+  return runs;
 }
 
 const ZERO_PAGE = Buffer.alloc(PAGE_SIZE);

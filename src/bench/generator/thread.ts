@@ -1,8 +1,6 @@
 import type net from "node:net";
 import { workerData } from "piscina";
-import { PAGES_PER_PACKET } from "../../formats/migration/multifd-packet.ts";
 import { initPacket, PacketWriter, type PageRun } from "../../formats/migration/packet-writer.ts";
-import { PAGE_SIZE } from "../../formats/migration/wire.ts";
 import { Inlet } from "../../io/inlet.ts";
 import { connected, dial } from "./dial.ts";
 import { PACKET_RAM_BYTES, type PacketTemplate } from "./packets.ts";
@@ -29,11 +27,9 @@ export async function send(task: SendTask): Promise<void> {
     const number = Atomics.add(shared, SHARED.NEXT, 1);
     if (number >= task.packets || Atomics.load(shared, SHARED.GIVE_UP) === 1) break;
     const { normal, zero, payload } = templates[number % templates.length] as PacketTemplate;
-    const run = (page: number): PageRun => {
-      const start = (number * PAGES_PER_PACKET + page) * PAGE_SIZE;
-      return { start, end: start + PAGE_SIZE };
-    };
-    const header = packets.pages(task.block, normal.map(run), zero.map(run));
+    const first = number * PACKET_RAM_BYTES;
+    const moved = ({ start, end }: PageRun): PageRun => ({ start: first + start, end: first + end });
+    const header = packets.pages(task.block, normal.map(moved), zero.map(moved));
     await channel.write(header, payload);
   }
   await channel.write(packets.sync());

@@ -1,10 +1,8 @@
 import { Buffer } from "node:buffer";
-import { type Description, DescriptionScanner } from "./vmdescription.ts";
+import { DEVICE_LIMIT, type Description, DescriptionScanner, NAME_LIMIT } from "./vmdescription.ts";
 
 /** More than most machines need; a hostile text of this length takes some ten MiB once parsed. */
 const PARSED_WHOLE = 256 * 1024;
-/** A machine with more devices does not exist. */
-const DEVICE_LIMIT = 16384;
 
 /**
  * Reads a vmdescription in the way that its length asks for. It stands where a save ends and a restore begins, where everybody waits,
@@ -56,5 +54,6 @@ function descriptionOf(value: { page_size?: unknown; devices?: unknown } | null)
   if (typeof pageSize !== "number" || pageSize < 0) return null;
   if (!Array.isArray(devices) || devices.length > DEVICE_LIMIT) return null;
   const names = devices.map((device: { name?: unknown } | null) => device?.name);
-  return names.every((name) => typeof name === "string") ? { pageSize, devices: names } : null;
+  if (!names.every((name) => typeof name === "string")) return null;
+  return { pageSize, devices: names.map((name) => (name.length > NAME_LIMIT ? "" : name)) };
 }

@@ -15,6 +15,9 @@ const LAST_FALSE_START = 3;
 /** A byte that stands for itself, and is below 0x20. */
 const CONTROL = /[^ -\xff]/g;
 
+/** As much is looked at in one go: strings of a MiB would be memory that V8 gives back late. */
+const WINDOW = 128 * 1024;
+
 /** The end of the main stream, as found at its very last byte. */
 export interface Tail {
   /** Offset of the EOF byte. */
@@ -42,6 +45,11 @@ export class TailFinder {
 
   /** Takes the next piece of the stream, which begins at `offset`. */
   scan(bytes: Buffer, offset: number): void {
+    for (let at = 0; at < bytes.length; at += WINDOW)
+      this.#scanWindow(bytes.subarray(at, at + WINDOW), offset + at);
+  }
+
+  #scanWindow(bytes: Buffer, offset: number): void {
     // The same bytes, for what strings are quick at; most pieces have no candidate.
     let text = "";
     for (let at = 0; at < bytes.length; ) {

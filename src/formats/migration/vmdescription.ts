@@ -9,10 +9,10 @@ export interface Description {
 /** QEMU nests a struct's fields some ten levels deep. */
 const DEPTH_LIMIT = 64;
 /** Section names have at most 255 bytes; an escaped one is not much longer. */
-const NAME_LIMIT = 1024;
+export const NAME_LIMIT = 1024;
 const NUMBER_LIMIT = 32;
 /** A machine with this many devices does not exist. */
-const DEVICE_LIMIT = 16384;
+export const DEVICE_LIMIT = 16384;
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;

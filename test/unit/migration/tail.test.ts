@@ -103,6 +103,20 @@ test.each([
   expect(find(before, TRUE_TAIL)).toMatchObject({ eofByte: before.length });
 });
 
+test.each([0, 1])("a description of 256 KiB and %i bytes is understood", (more) => {
+  const text = JSON_TEXT + " ".repeat(256 * 1024 + more - JSON_TEXT.length);
+  expect(find(eofByte, vmdescription(text))).toMatchObject({ eofByte: 0, devices: ["timer"] });
+});
+
+test("a long one that dies leaves nothing to a short one, and the other way round", () => {
+  const long = vmdescription(JSON_TEXT.replace("timer", "other") + LONG);
+  const short = vmdescription(JSON_TEXT.replace("timer", "other"));
+  expect(find(eofByte, long.subarray(0, -9), TRUE_TAIL)).toMatchObject({ devices: ["timer"] });
+  expect(find(eofByte, short.subarray(0, -9), eofByte, vmdescription(JSON_TEXT + LONG))).toMatchObject({
+    devices: ["timer"],
+  });
+});
+
 test("a true prefix inside the length of a false one is found", () => {
   // Section 6 closes, then come EOF and a length of 0x00017b22: 00 06 | 00 06 00 01 7b 22 7b.
   const padding = 0x17b22 - JSON_TEXT.length;
