@@ -97,7 +97,10 @@ const superblock: Target = (input) => {
   return true;
 };
 
-/** What JSON.parse reads the scanner, which takes texts that are too long for it, must read as well, where the text says nothing twice and nothing in two ways. */
+/**
+ * What JSON.parse reads the scanner, which takes texts that are too long for it, must read as well, where the text says nothing twice
+ * and nothing in two ways. Of other texts both may think differently: QEMU writes none.
+ */
 const vmdescription: Target = (input, random) => {
   const scanner = new DescriptionScanner();
   const reader = new DescriptionReader();
@@ -113,7 +116,7 @@ const vmdescription: Target = (input, random) => {
   if (expected !== undefined) {
     assert.deepEqual(found, expected, "the scanner and JSON.parse differ");
     assert.deepEqual(reader.finish(), expected, "the reader and JSON.parse differ");
-  } else assert.equal(reader.finish() === null, found === null, "the reader and the scanner differ");
+  } else reader.finish();
   return found !== null;
 };
 
