@@ -28,16 +28,16 @@ const READ_BUDGET = 112 * MIB;
 
 /** Slots for checking blocks of a size that the image dictates, so that all channels together stay within a budget. */
 export function readSlots(blockBytes: number, channels: number): number {
-  return slotsWithin(READ_BUDGET, blockBytes > MIB / 2 ? 3 : 2, blockBytes, channels);
+  return slotsWithinBudget(blockBytes > MIB / 2 ? 3 : 2, blockBytes, channels);
 }
 
 /** The same for sending them. @param channels with main among them, which has little */
 export function feedSlots(blockBytes: number, channels: number): number {
-  return slotsWithin(READ_BUDGET, channels < OVERLAPPING ? 3 : 2, blockBytes, channels);
+  return slotsWithinBudget(channels < OVERLAPPING ? 3 : 2, blockBytes, channels);
 }
 
-function slotsWithin(budget: number, wanted: number, blockBytes: number, channels: number): number {
-  return Math.max(1, Math.min(wanted, Math.floor(budget / (channels * blockBytes))));
+function slotsWithinBudget(wanted: number, blockBytes: number, channels: number): number {
+  return Math.max(1, Math.min(wanted, Math.floor(READ_BUDGET / (channels * blockBytes))));
 }
 
 /** So many channels keep the disk busy while each of them sends: a third slot then is only more memory to go through. */

@@ -5,6 +5,7 @@ import { packetRuns } from "../../src/formats/mapped-ram/packet-runs.ts";
 import {
   bitmapOf,
   PIECE_BYTES,
+  type Piece,
   PresentPages,
   piecesOf,
   STRETCH_BYTES,
@@ -40,25 +41,30 @@ function clear(bits: Uint8Array, page: number): void {
   bits[page >> 3] = (bits[page >> 3] as number) & ~(1 << (page & 7));
 }
 
+/** The pieces of all stretches of a block that is alone. */
+function* allPieces(block: MappedBlock, bits: Uint8Array, pieceBytes?: number): Generator<Piece> {
+  for (let number = 0; ; number++) {
+    const stretch = stretchAt([block], number);
+    if (stretch === null) return;
+    const { offset, length } = bitmapOf(block, stretch);
+    const slice = bits.subarray(offset - block.bitmapOffset, offset - block.bitmapOffset + length);
+    yield* piecesOf(block, stretch, slice, pieceBytes);
+  }
+}
+
 test("every present page is in exactly one piece, in its range, in order", () => {
   fc.assert(
     fc.property(blockWithBits, ({ block, bits, present }) => {
       const found: number[] = [];
-      for (let number = 0; ; number++) {
-        const stretch = stretchAt([block], number);
-        if (stretch === null) break;
-        const { offset, length } = bitmapOf(block, stretch);
-        const slice = bits.subarray(offset - block.bitmapOffset, offset - block.bitmapOffset + length);
-        for (const piece of piecesOf(block, stretch, slice)) {
-          expect(piece.length).toBeLessThanOrEqual(PIECE_BYTES);
-          expect(piece.offset).toBe(block.pagesOffset + piece.start);
-          for (const { number: range, runs } of piece.ranges) {
-            for (const { start, end } of runs) {
-              expect(Math.floor(start / RANGE_BYTES)).toBe(range);
-              expect(Math.floor((end - 1) / RANGE_BYTES)).toBe(range);
-              expect(start >= piece.start && end <= piece.start + piece.length).toBe(true);
-              for (let at = start; at < end; at += block.pageSize) found.push(at / block.pageSize);
-            }
+      for (const piece of allPieces(block, bits)) {
+        expect(piece.length).toBeLessThanOrEqual(PIECE_BYTES);
+        expect(piece.offset).toBe(block.pagesOffset + piece.start);
+        for (const { number: range, runs } of piece.ranges) {
+          for (const { start, end } of runs) {
+            expect(Math.floor(start / RANGE_BYTES)).toBe(range);
+            expect(Math.floor((end - 1) / RANGE_BYTES)).toBe(range);
+            expect(start >= piece.start && end <= piece.start + piece.length).toBe(true);
+            for (let at = start; at < end; at += block.pageSize) found.push(at / block.pageSize);
           }
         }
       }
@@ -74,21 +80,15 @@ test("packets take the pages of a piece in order, 128 but for the last, in runs 
       // Only pages of 4 KiB go over channels.
       const block = { ...any, pageSize: 4096, usedLength: (any.usedLength / any.pageSize) * 4096 };
       const found: number[] = [];
-      for (let number = 0; ; number++) {
-        const stretch = stretchAt([block], number);
-        if (stretch === null) break;
-        const { offset, length } = bitmapOf(block, stretch);
-        const slice = bits.subarray(offset - block.bitmapOffset, offset - block.bitmapOffset + length);
-        for (const piece of piecesOf(block, stretch, slice, pieceBytes)) {
-          const packets = packetRuns(piece);
-          for (const [place, runs] of packets.entries()) {
-            const bytes = runs.reduce((sum, { start, end }) => sum + end - start, 0);
-            if (place < packets.length - 1) expect(bytes).toBe(128 * 4096);
-            expect(bytes > 0 && bytes <= 128 * 4096).toBe(true);
-            for (const [at, { start, end }] of runs.entries()) {
-              if (at > 0) expect(start).toBeGreaterThan((runs[at - 1] as { end: number }).end);
-              for (let page = start; page < end; page += 4096) found.push(page / 4096);
-            }
+      for (const piece of allPieces(block, bits, pieceBytes)) {
+        const packets = packetRuns(piece);
+        for (const [place, runs] of packets.entries()) {
+          const bytes = runs.reduce((sum, { start, end }) => sum + end - start, 0);
+          if (place < packets.length - 1) expect(bytes).toBe(128 * 4096);
+          expect(bytes > 0 && bytes <= 128 * 4096).toBe(true);
+          for (const [at, { start, end }] of runs.entries()) {
+            if (at > 0) expect(start).toBeGreaterThan((runs[at - 1] as { end: number }).end);
+            for (let page = start; page < end; page += 4096) found.push(page / 4096);
           }
         }
       }

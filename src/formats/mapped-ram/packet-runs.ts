@@ -9,30 +9,23 @@ const PACKET_DATA_BYTES = PAGES_PER_PACKET * PAGE_SIZE;
  * by one: there are 262144 in a GiB.
  */
 export function packetRuns({ ranges }: Piece): Run[][] {
-  const packets: Run[][] = [];
+  const packets: { start: number; end: number }[][] = [];
+  let packet: { start: number; end: number }[] = [];
   let room = 0;
-  let start = 0;
-  let end = 0;
-  const put = (): void => {
-    if (end > start) (packets.at(-1) as Run[]).push({ start, end });
-  };
-  for (const { runs } of ranges) {
-    for (const run of runs) {
-      for (let at = run.start; at < run.end; ) {
-        if (at !== end || room === 0) {
-          put();
-          start = at;
-        }
-        if (room === 0) {
-          packets.push([]);
-          room = PACKET_DATA_BYTES;
-        }
-        end = Math.min(run.end, at + room);
-        room -= end - at;
-        at = end;
+  for (const run of ranges.flatMap(({ runs }) => runs)) {
+    for (let start = run.start; start < run.end; ) {
+      if (room === 0) {
+        packet = [];
+        packets.push(packet);
+        room = PACKET_DATA_BYTES;
       }
+      const end = Math.min(run.end, start + room);
+      const last = packet.at(-1);
+      if (last?.end === start) last.end = end;
+      else packet.push({ start, end });
+      room -= end - start;
+      start = end;
     }
   }
-  put();
   return packets;
 }

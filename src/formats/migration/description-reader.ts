@@ -22,6 +22,16 @@ export class DescriptionReader {
     if (length > PARSED_WHOLE) this.#scanner.restart();
   }
 
+  /** How many bytes have come. */
+  get seen(): number {
+    return this.#seen;
+  }
+
+  /** How many are still to come. */
+  get left(): number {
+    return this.#length - this.#seen;
+  }
+
   /** Takes a copy of what it needs. All pieces together are no longer than was said. */
   push(bytes: Uint8Array): void {
     if (this.#length > PARSED_WHOLE) this.#scanner.push(bytes);
@@ -34,7 +44,7 @@ export class DescriptionReader {
 
   /** null when the text is not there to its end, is no JSON, or lacks what is wanted. */
   finish(): Description | null {
-    if (this.#seen !== this.#length) return null;
+    if (this.left > 0) return null;
     if (this.#length > PARSED_WHOLE || this.#text === null) return this.#scanner.finish();
     const text = this.#text.subarray(0, this.#length);
     try {

@@ -37,9 +37,6 @@ export class TailFinder {
   /** The bytes before the piece at hand; 0xff begins no candidate. */
   #recent: Buffer = Buffer.alloc(PREFIX_BYTES, 0xff);
   readonly #description = new DescriptionReader();
-  /** Bytes of the candidate's text that have come, and that it announced. */
-  #seen = 0;
-  #length = 0;
   /** EOF byte of the living candidate. */
   #eofByte: number | null = null;
 
@@ -83,8 +80,6 @@ export class TailFinder {
       const length = [2, 3, 4, 5].reduce((sum, i) => sum * 256 + before(start + i), 0);
       if (length < 2 || length > VMDESCRIPTION_LIMIT) continue;
       this.#eofByte = offset + start;
-      this.#length = length;
-      this.#seen = 0;
       this.#description.restart(length);
       return brace;
     }
@@ -92,13 +87,11 @@ export class TailFinder {
   }
 
   #follow(bytes: Buffer, text: string, from: number): number {
-    const end = Math.min(bytes.length, from + this.#length - this.#seen);
-    const at = bodyEnd(text, from, end, this.#seen);
+    const end = Math.min(bytes.length, from + this.#description.left);
+    const at = bodyEnd(text, from, end, this.#description.seen);
     const alive = at === end && end > from;
-    if (alive) {
-      this.#description.push(bytes.subarray(from, end));
-      this.#seen += end - from;
-    } else this.#eofByte = null;
+    if (alive) this.#description.push(bytes.subarray(from, end));
+    else this.#eofByte = null;
     return at;
   }
 }
