@@ -6,5 +6,5 @@ const MIB = 2 ** 20;
  */
 export function ramFillingRings(channels: number): number {
   if (channels > 64) return 256 * MIB;
-  return channels > 16 ? 128 * MIB : 64 * MIB;
+  return channels > 8 ? 128 * MIB : 64 * MIB;
 }
